@@ -1,0 +1,1 @@
+//! lbha: the controller of the XDP load balancer. The module list is the map of the program.
