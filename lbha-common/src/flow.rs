@@ -15,7 +15,7 @@ pub mod side {
 
 /// The tuple of a packet as it comes in. Aligned so that the BPF back end copies it in words: at 4 it calls a byte loop.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey4 {
     pub saddr: Be32,
     pub daddr: Be32,
@@ -30,7 +30,7 @@ pub struct FlowKey4 {
 /// Everything that a packet of a known flow needs; 64 bytes, so that an element of the kernel's hash table (48 bytes of
 /// its own, then the key) is two cache lines exactly, and the value is the second one.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow4 {
     /// Addresses and ports to write.
     pub saddr: Be32,

@@ -12,6 +12,7 @@ pub mod counter;
 pub mod csum;
 pub mod event;
 pub mod flow;
+pub mod limits;
 pub mod nat;
 pub mod nexthop;
 pub mod select;

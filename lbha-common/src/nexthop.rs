@@ -1,6 +1,6 @@
 //! Next hops and interfaces, as map entries.
 
-use crate::addr::Be16;
+use crate::addr::{Be16, Be32};
 
 /// A VLAN tag as it stands in the packet.
 #[repr(C)]
@@ -14,6 +14,8 @@ pub struct Tag {
 pub mod next_hop_flag {
     /// The neighbour is resolved.
     pub const VALID: u8 = 1 << 0;
+    /// The entry stands for something, resolved or not.
+    pub const USED: u8 = 1 << 1;
 }
 
 /// Where a translated packet goes. An entry is updated in place when the neighbour's MAC or the route changes, and
@@ -33,8 +35,12 @@ pub struct NextHop {
     /// Outermost first.
     pub tag: [Tag; 2],
     /// Key in the device map: the side, see [`crate::flow::side`].
-    pub dev: u32,
-    pub _pad: u32,
+    pub dev: u8,
+    /// Together with `prefix`: the route or neighbour that this entry stands for. The program does not read them; a
+    /// controller that finds the map pinned does, so that flows keep their indices over a restart.
+    pub prefix_len: u8,
+    pub _pad: u16,
+    pub prefix: Be32,
 }
 
 /// Value in the route table for a directly connected prefix whose neighbours have entries of their own.

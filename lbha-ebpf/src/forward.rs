@@ -136,14 +136,15 @@ fn retag(ctx: &XdpContext, had: u32, hop: &NextHop) -> bool {
 
 #[inline(always)]
 fn send<const SIDE: u8, const MULTI_BUFFER: bool>(hop: &NextHop) -> Verdict {
-    if hop.dev == u32::from(SIDE) {
+    if hop.dev == SIDE {
         return forwarded(xdp_action::XDP_TX, Counter::ForwardSame);
     }
+    let dev = u32::from(hop.dev);
     let otherwise = u64::from(xdp_action::XDP_DROP);
     let redirected = if MULTI_BUFFER {
-        DEVICES_MB.redirect(hop.dev, otherwise)
+        DEVICES_MB.redirect(dev, otherwise)
     } else {
-        DEVICES.redirect(hop.dev, otherwise)
+        DEVICES.redirect(dev, otherwise)
     };
     match redirected {
         Ok(action) => forwarded(action, Counter::Forward),

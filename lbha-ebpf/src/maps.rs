@@ -12,6 +12,7 @@ use lbha_common::{
     addr::Be32,
     event::Event,
     flow::{Flow4, FlowKey4, side},
+    limits::{MAX_BACKENDS, MAX_NEXT_HOPS, MAX_ROUTES, MAX_SERVICES},
     nexthop::{Interface, NextHop},
     service::{Backend, Service, ServiceKey4, Settings},
     stats::{BackendStats, InterfaceStats},
@@ -21,9 +22,6 @@ use crate::open::First;
 
 /// A service's slots; see `lbha_common::service::SLOT_TABLE_HEADER`.
 pub type SlotTable = Array<u32, 1, { BPF_F_INNER_MAP as usize }>;
-
-pub const MAX_SERVICES: usize = 4096;
-pub const MAX_BACKENDS: usize = 16384;
 
 /// Confirmed connections, an entry a direction. Written by the program (insert) and the controller (expiry); preallocated
 /// and never an LRU, so that no load can evict a live connection: when it is full, new ones are refused.
@@ -36,36 +34,36 @@ pub static HALF_OPEN4: LruHashMap<FlowKey4, Flow4, 131_072> = LruHashMap::new();
 
 /// Written by the controller.
 #[btf_map]
-pub static SERVICES4: HashMap<ServiceKey4, Service, { MAX_SERVICES }> = HashMap::new();
+pub static SERVICES4: HashMap<ServiceKey4, Service, MAX_SERVICES> = HashMap::new();
 
 /// Address, port and protocol of every server: their packets that belong to no connection must not leave untranslated.
 /// Written by the controller.
 #[btf_map]
-pub static SERVERS4: HashMap<ServiceKey4, u32, { MAX_BACKENDS }> = HashMap::new();
+pub static SERVERS4: HashMap<ServiceKey4, u32, MAX_BACKENDS> = HashMap::new();
 
 /// What an address of this host is. Written by the controller.
 #[btf_map]
-pub static ADDRESSES4: HashMap<Be32, u32, 16384> = HashMap::new();
+pub static ADDRESSES4: HashMap<Be32, u32, MAX_BACKENDS> = HashMap::new();
 
 /// Slot tables by service id. The controller swaps the inner map.
 #[btf_map]
-pub static SLOTS: ArrayOfMaps<SlotTable, { MAX_SERVICES }> = ArrayOfMaps::new();
+pub static SLOTS: ArrayOfMaps<SlotTable, MAX_SERVICES> = ArrayOfMaps::new();
 
 /// Connections begun, by service id: the round-robin position. 64 bits never wrap, so the turn is exact for ever.
 #[btf_map]
-pub static TURNS: Array<u64, { MAX_SERVICES }> = Array::new();
+pub static TURNS: Array<u64, MAX_SERVICES> = Array::new();
 
 /// Written by the controller; an index is not given again while a flow refers to it.
 #[btf_map]
-pub static BACKENDS: Array<Backend, { MAX_BACKENDS }> = Array::new();
+pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
 
 /// Kept by the controller from netlink.
 #[btf_map]
-pub static NEXT_HOPS: Array<NextHop, 4096> = Array::new();
+pub static NEXT_HOPS: Array<NextHop, MAX_NEXT_HOPS> = Array::new();
 
 /// Routes to clients: prefix to next-hop index. Kept by the controller from netlink.
 #[btf_map]
-pub static ROUTES4: LpmTrie<Be32, u32, 65536> = LpmTrie::new();
+pub static ROUTES4: LpmTrie<Be32, u32, MAX_ROUTES> = LpmTrie::new();
 
 /// Outgoing interfaces by side. Written by the controller.
 #[btf_map]
@@ -87,7 +85,7 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 pub static INTERFACE_STATS: PerCpuArray<InterfaceStats, { side::COUNT }> = PerCpuArray::new();
 
 #[btf_map]
-pub static BACKEND_STATS: PerCpuArray<BackendStats, { MAX_BACKENDS }> = PerCpuArray::new();
+pub static BACKEND_STATS: PerCpuArray<BackendStats, MAX_BACKENDS> = PerCpuArray::new();
 
 /// To the controller. When it is full, events are lost and the next packet tells the same.
 #[btf_map]
