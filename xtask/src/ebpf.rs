@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 use std::{env, fmt, fs};
 
 pub use find::{
-    Found, LINKER_VERSION, LLVM_MAJOR, Linker, Missing, Origin, PINNED_NIGHTLY, Rust, Toolchain,
-    facts, find, search_path,
+    Found, LINKER_VERSION, Missing, OLDEST_RUSTC, Origin, PINNED_NIGHTLY, Toolchain, facts, find,
+    search_path,
 };
 
 /// The file to use instead of building one.

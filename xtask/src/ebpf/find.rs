@@ -19,7 +19,7 @@ pub const LINKER_VERSION: &str = "0.10.3";
 /// What bpf-linker 0.10 is built for by default, and so what rustc has to produce.
 pub const LLVM_MAJOR: u32 = 22;
 /// `rust-version` in Cargo.toml.
-const OLDEST_RUSTC: (u32, u32) = (1, 95);
+pub const OLDEST_RUSTC: (u32, u32) = (1, 95);
 const LINKER_SERIES: &str = "0.10.";
 
 /// What was found on the machine.
@@ -119,7 +119,7 @@ pub fn find() -> Result<Toolchain, Missing> {
 
 /// The first usable installation and the first usable linker, or everything that was looked at.
 pub fn choose(facts: Facts) -> Result<Toolchain, Missing> {
-    let rust = facts.rusts.iter().find(|found| found.fault().is_none());
+    let rust = facts.rusts.iter().find(|found| found.is_usable());
     let linker = facts.linkers.iter().find(|linker| linker.is_usable());
     match (rust, linker) {
         (Some(Found { rust, version: Some(version), .. }), Some(linker)) => {
@@ -130,6 +130,10 @@ pub fn choose(facts: Facts) -> Result<Toolchain, Missing> {
 }
 
 impl Found {
+    pub fn is_usable(&self) -> bool {
+        self.fault().is_none()
+    }
+
     /// Why it cannot build the object.
     fn fault(&self) -> Option<String> {
         if !self.has_sources {
@@ -188,6 +192,11 @@ impl Rust {
     fn at(origin: Origin, prefix: PathBuf) -> Self {
         let program = |name| prefix.join("bin").join(name);
         Self { origin, rustc: program("rustc"), cargo: program("cargo"), prefix }
+    }
+
+    /// Its clippy, whether or not it is there.
+    pub fn cargo_clippy(&self) -> PathBuf {
+        self.prefix.join("bin/cargo-clippy")
     }
 
     fn look(self) -> Found {
@@ -304,13 +313,15 @@ pub struct Missing {
 
 impl Missing {
     pub fn lacks_rust(&self) -> bool {
-        self.facts.rusts.iter().all(|found| found.fault().is_some())
+        !self.facts.rusts.iter().any(Found::is_usable)
     }
 
     pub fn lacks_linker(&self) -> bool {
         !self.facts.linkers.iter().any(Linker::is_usable)
     }
 }
+
+impl std::error::Error for Missing {}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
