@@ -3,7 +3,10 @@
 //! `core` hides these methods on BPF because the target has no compare-and-swap before v3; the instructions are there
 //! (Linux 5.12), and the intrinsics behind the methods reach them.
 
-use core::intrinsics::{AtomicOrdering::Relaxed, atomic_and, atomic_or, atomic_xadd};
+use core::intrinsics::{
+    AtomicOrdering::{Relaxed, SeqCst},
+    atomic_and, atomic_or, atomic_xadd,
+};
 
 /// Adds, and returns the value before.
 ///
@@ -11,8 +14,10 @@ use core::intrinsics::{AtomicOrdering::Relaxed, atomic_and, atomic_or, atomic_xa
 /// `at` points to a map value.
 #[inline(always)]
 pub unsafe fn fetch_add(at: *mut u64, value: u64) -> u64 {
+    // Sequentially consistent for the instruction's sake: LLVM 22 turns a relaxed fetch into BPF's old `lock +=`, which
+    // returns nothing, and takes the operand for the result.
     // SAFETY: an aligned map value.
-    unsafe { atomic_xadd::<u64, u64, { Relaxed }>(at, value) }
+    unsafe { atomic_xadd::<u64, u64, { SeqCst }>(at, value) }
 }
 
 /// # Safety

@@ -26,6 +26,7 @@ pub mod nginx;
 pub mod packet;
 pub mod peers;
 pub mod proc;
+pub mod prog;
 pub mod scratch;
 pub mod signals;
 pub mod topology;
