@@ -76,12 +76,11 @@ impl Report {
     /// How many there are, such as `lbha.toml: 2 errors, 1 warning`.
     pub fn summary(&self) -> String {
         let place = self.source.as_ref().map_or("command line", |source| source.name.as_str());
-        let counts: Vec<String> =
-            [(self.errors(), "error"), (self.warnings(), "warning")]
-                .iter()
-                .filter(|(count, _)| *count > 0)
-                .map(|(count, word)| format!("{count} {word}{}", if *count == 1 { "" } else { "s" }))
-                .collect();
+        let counts: Vec<String> = [(self.errors(), "error"), (self.warnings(), "warning")]
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, word)| format!("{count} {word}{}", if *count == 1 { "" } else { "s" }))
+            .collect();
         format!("{place}: {}", if counts.is_empty() { "ok".to_owned() } else { counts.join(", ") })
     }
 

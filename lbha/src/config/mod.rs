@@ -63,8 +63,8 @@ pub fn load_file(path: &Path, overrides: &Overrides) -> Loaded {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large without reading all of it.
-    let read = File::open(path)
-        .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes));
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         return refused(Report::new(Some((&name, ""))), unreadable(&error));
     }

@@ -145,13 +145,16 @@ impl Overrides {
 fn vip(text: &str) -> Result<(std::net::Ipv4Addr, u16), Invalid> {
     match values::endpoint(text, Role::Vip)? {
         (address, Some(port)) => Ok((address, port)),
-        (address, None) => Err(Invalid::new("a VIP needs its port")
-            .help(format!("write --vip {address}:80"))),
+        (address, None) => {
+            Err(Invalid::new("a VIP needs its port").help(format!("write --vip {address}:80")))
+        }
     }
 }
 
 fn origin(flag: &str, value: &str) -> Origin {
-    Origin::Flag(format!("{flag} {}", plain(value)))
+    // An empty value would be invisible.
+    let value = if value.is_empty() { "\"\"".to_owned() } else { plain(value) };
+    Origin::Flag(format!("{flag} {value}"))
 }
 
 fn at<T>(origin: &Origin, value: T) -> Located<T> {

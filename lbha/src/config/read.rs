@@ -6,10 +6,10 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::diagnostics::{Origin, Problem, Report};
-use super::draft::{
-    Draft, DraftInterfaces, DraftPool, DraftServer, DraftService, Field, Located,
+use super::draft::{Draft, DraftInterfaces, DraftPool, DraftServer, DraftService, Field, Located};
+use super::model::{
+    Attach, Datapath, LAST_FREE_PORT, MAX_WEIGHT, Mode, Protocol, Scheduler, Timeouts,
 };
-use super::model::{Attach, Datapath, LAST_FREE_PORT, MAX_WEIGHT, Mode, Protocol, Scheduler, Timeouts};
 use super::schema;
 use super::syntax;
 use super::values::{self, Invalid, Role};
@@ -110,23 +110,19 @@ impl Walker<'_> {
                     .help(format!("write {example}")),
             );
         }
-        let servers =
-            servers.map(|list| list.iter().map(|server| self.server(server)).collect());
+        let servers = servers.map(|list| list.iter().map(|server| self.server(server)).collect());
         DraftPool { name, servers }
     }
 
     fn server(&mut self, table: &Table<'_, '_>) -> DraftServer {
         self.unknown_keys(table);
         let endpoint = |text: &str| values::endpoint(text, Role::Server);
-        let limit = between("weight", 0, u32::from(MAX_WEIGHT));
-        let weight = |number| limit(number).map(|weight| u16::try_from(weight).unwrap_or(MAX_WEIGHT));
+        let weight = between("weight", 0, u32::from(MAX_WEIGHT));
         DraftServer {
             name: self.required(table, "name", "\"web1\"", text(values::name)),
             address: self.required(table, "address", "\"192.168.1.10:80\"", text(endpoint)),
             weight: match self.optional(table, "weight", integer(weight)) {
-                Field::Absent => {
-                    Some(Located { value: 1, origin: table.origin() })
-                }
+                Field::Absent => Some(Located { value: 1, origin: table.origin() }),
                 found => found.valid(),
             },
         }
@@ -151,9 +147,7 @@ impl Walker<'_> {
                     "the range reaches into the ports that Linux gives to this host's own \
                      connections",
                 )
-                .help(
-                    "end it at 32767, or move `net.ipv4.ip_local_port_range` out of its way",
-                ),
+                .help("end it at 32767, or move `net.ipv4.ip_local_port_range` out of its way"),
             );
         }
         Some(Datapath {

@@ -38,11 +38,14 @@ pub(super) static SERVICE: Schema = Schema {
     hints: &[],
 };
 
-pub(super) static POOL: Schema =
-    Schema { title: "[[pool]]", keys: &["name", "servers"], later: &[("check", "check")], hints: &[] };
+pub(super) static POOL: Schema = Schema {
+    title: "[[pool]]",
+    keys: &["name", "servers"],
+    later: &[("check", "check")],
+    hints: &[],
+};
 
-pub(super) static SERVER: Schema =
-Schema {
+pub(super) static SERVER: Schema = Schema {
     title: "a server",
     keys: &["name", "address", "weight"],
     later: &[],
@@ -128,9 +131,7 @@ impl Schema {
 
 /// The tables that do know a key.
 fn homes(key: &str) -> impl Iterator<Item = &'static Schema> {
-    TABLES
-        .into_iter()
-        .filter(move |table| table.keys.contains(&key) || table.later(key).is_some())
+    TABLES.into_iter().filter(move |table| table.keys.contains(&key) || table.later(key).is_some())
 }
 
 static TABLES: [&Schema; 9] =

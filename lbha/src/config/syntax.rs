@@ -29,10 +29,16 @@ pub(super) fn document<'i>(text: &'i str, report: &mut Report) -> Option<DeTable
     }
     // One slip often upsets the parser more than once in its line: the clearest message stays,
     // and among equals the first.
-    let line = |span: &Range<usize>| text.bytes().take(span.start).filter(|b| *b == b'\n').count();
-    let mut lines: Vec<(usize, Range<usize>, Broken)> =
-        broken.into_iter().map(|(span, broken)| (line(&span), span, broken)).collect();
-    lines.sort_by_key(|(line, span, broken)| (*line, !broken.clear, span.start));
+    broken.sort_by_key(|(span, _)| span.start);
+    let (mut line, mut counted) = (0, 0);
+    let mut lines = Vec::with_capacity(broken.len());
+    for (span, broken) in broken {
+        let start = span.start.min(text.len());
+        line += text.as_bytes()[counted..start].iter().filter(|byte| **byte == b'\n').count();
+        counted = start;
+        lines.push((line, span, broken));
+    }
+    lines.sort_by_key(|(line, _, broken)| (*line, !broken.clear));
     lines.dedup_by_key(|(line, _, _)| *line);
     for (_, span, broken) in lines {
         let problem = Problem::error(Origin::File(span), broken.message);

@@ -118,13 +118,13 @@ fn addresses(servers: &[DraftServer], ports: &HashSet<u16>, report: &mut Report)
             None => same.extend(ports.iter().map(|port| (address, Some(*port)))),
         }
         // The earliest, since a set has no order and messages must not change from run to run.
-        let first = same
-            .iter()
-            .filter_map(|key| taken.get(key).copied())
-            .min_by_key(|origin| match origin {
-                Origin::File(span) => span.start,
-                _ => 0,
-            });
+        let first =
+            same.iter().filter_map(|key| taken.get(key).copied()).min_by_key(
+                |origin| match origin {
+                    Origin::File(span) => span.start,
+                    _ => 0,
+                },
+            );
         match first {
             Some(first) => report.push(
                 Problem::error(
@@ -240,11 +240,7 @@ fn pool_names(draft: &Draft) -> impl Iterator<Item = &Located<String>> {
 }
 
 /// Each name once; the first is shown with every repetition.
-fn unique<'a>(
-    names: impl Iterator<Item = &'a Located<String>>,
-    what: &str,
-    report: &mut Report,
-) {
+fn unique<'a>(names: impl Iterator<Item = &'a Located<String>>, what: &str, report: &mut Report) {
     let mut taken: HashMap<&str, &Origin> = HashMap::new();
     for name in names {
         match taken.get(name.value.as_str()) {

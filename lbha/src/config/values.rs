@@ -257,10 +257,9 @@ fn port_text(text: &str) -> Result<u16, Invalid> {
     // Longer numbers are out of range all the same; the message only shows them.
     match text.parse() {
         Ok(number) => port(number),
-        Err(_) => Err(Invalid::new(format!(
-            "a port must be between 1 and 65535, found {}",
-            quoted(text)
-        ))),
+        Err(_) => {
+            Err(Invalid::new(format!("a port must be between 1 and 65535, found {}", quoted(text))))
+        }
     }
 }
 

@@ -37,7 +37,9 @@ impl<'a, 'i> Table<'a, 'i> {
     /// Whether some unknown key of the table was probably meant to be this one.
     pub(super) fn misspells(&self, key: &str) -> bool {
         let names = self.entries.keys().map(|name| name.get_ref().as_ref());
-        names.filter(|name| !self.schema.knows(name)).any(|name| self.schema.meant(name) == Some(key))
+        names
+            .filter(|name| !self.schema.knows(name))
+            .any(|name| self.schema.meant(name) == Some(key))
     }
 
     fn get(&self, key: &'static str) -> Option<&'a Value<'i>> {
@@ -153,9 +155,12 @@ impl Walker<'_> {
                     tables.push(Table::new(schema, entries, element.span()));
                 }
                 other => {
-                    let invalid =
-                        Invalid::new(format!("{} must be a table, found {}", schema.title, kind(other)))
-                            .help(format!("write {example}"));
+                    let invalid = Invalid::new(format!(
+                        "{} must be a table, found {}",
+                        schema.title,
+                        kind(other)
+                    ))
+                    .help(format!("write {example}"));
                     self.report.push(invalid.at(Origin::File(element.span())));
                 }
             }
@@ -246,12 +251,10 @@ pub(super) fn integer<T>(
     check: impl FnOnce(i128) -> Result<T, Invalid>,
 ) -> impl FnOnce(&str, &DeValue<'_>) -> Result<T, Invalid> {
     |key, value| match value {
-        DeValue::Integer(number) => {
-            match i128::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => check(number),
-                Err(_) => Err(Invalid::new(format!("`{key}` is too large"))),
-            }
-        }
+        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => check(number),
+            Err(_) => Err(Invalid::new(format!("`{key}` is too large"))),
+        },
         DeValue::String(text) if text.parse::<u32>().is_ok() => {
             Err(wrong_type(key, "an integer", value).help(format!("write `{key} = {text}`")))
         }
@@ -260,16 +263,16 @@ pub(super) fn integer<T>(
 }
 
 /// A number between two limits, which the message names.
-pub(super) fn between(
+pub(super) fn between<T: TryFrom<i128>>(
     key: &'static str,
     least: u32,
     most: u32,
-) -> impl FnOnce(i128) -> Result<u32, Invalid> {
-    move |number| match u32::try_from(number) {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(Invalid::new(format!(
-            "`{key}` must be between {least} and {most}, found {number}"
-        ))),
+) -> impl FnOnce(i128) -> Result<T, Invalid> {
+    move |number| {
+        let allowed = (i128::from(least)..=i128::from(most)).contains(&number);
+        T::try_from(number).ok().filter(|_| allowed).ok_or_else(|| {
+            Invalid::new(format!("`{key}` must be between {least} and {most}, found {number}"))
+        })
     }
 }
 
