@@ -1,4 +1,5 @@
 //! lbha: the controller of the XDP load balancer. The module list is the map of the program.
 
 pub mod api;
+pub mod config;
 pub mod datapath;
