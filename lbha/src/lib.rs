@@ -2,5 +2,8 @@
 
 pub mod api;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
+pub mod lb;
 pub mod net;
+pub mod plan;
