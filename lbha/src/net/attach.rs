@@ -1,4 +1,4 @@
-//! A configured interface name into the device where XDP attaches and the device that holds this side's addresses; pure.
+//! A configured interface name into the device where XDP attaches and the device with this side's addresses; pure.
 
 use std::collections::BTreeSet;
 

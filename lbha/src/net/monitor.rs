@@ -7,6 +7,8 @@
 //! Dumps run beside the events. A dump is a picture of some moments between its start and its end, so the events
 //! from its start on are applied a second time to the finished dump; [`NetState::apply`] says why that is right. The
 //! events keep going into the published state meanwhile: a changed neighbour need not wait for a full BGP table.
+//! Links come first in a dump. The kernel lists them under the lock that the operation behind an event still holds
+//! (rtnl), so the routes are read after that operation has removed what it removes.
 //!
 //! The tables are dumped at the start, when events were lost (ENOBUFS), when routes may have gone silently
 //! ([`NetState::routes_may_change_silently`]) and when asked ([`Monitor::resync`]).
@@ -16,6 +18,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
@@ -67,6 +70,7 @@ impl Default for MonitorOptions {
 pub struct Monitor {
     requests: Handle,
     resync: mpsc::Sender<()>,
+    losses: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -93,11 +97,13 @@ impl Monitor {
         let (published, receiver) = watch::channel(Arc::new(state.clone()));
         // One place: a request that waits covers all that come after it.
         let (resync, asked) = mpsc::channel(1);
+        let losses = Arc::new(AtomicU64::new(0));
         let worker = Worker {
             events,
             requests: requests.clone(),
             state,
             published,
+            losses: Arc::clone(&losses),
             dump: None,
             log: Vec::new(),
             again_from: None,
@@ -105,15 +111,20 @@ impl Monitor {
             recovering: false,
         };
         let task = tokio::spawn(worker.run(asked));
-        Ok((Monitor { requests, resync, task }, receiver))
+        Ok((Monitor { requests, resync, losses, task }, receiver))
     }
 
     pub fn neighbours(&self) -> Neighbours {
         Neighbours::new(self.requests.clone())
     }
 
-    /// Has everything dumped again soon. Needed after a program was attached through a BPF link: that changes IFLA_XDP
-    /// without a link event, unlike attaching by netlink.
+    /// How often events were lost so far.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// Has everything dumped again soon. Needed after a program was attached or detached through a BPF link: the link
+    /// event that may come with that still has the old IFLA_XDP (seen on veth, Linux 6.18), unlike with netlink.
     pub fn resync(&self) {
         // Full: one is waiting already. Closed: the receivers know.
         let _ = self.resync.try_send(());
@@ -133,11 +144,12 @@ struct Worker {
     requests: Handle,
     state: NetState,
     published: watch::Sender<Arc<NetState>>,
+    losses: Arc<AtomicU64>,
     /// A dump under way.
     dump: Option<Dump>,
     /// The events to apply to it when it is done: without a gap, and from its start or earlier.
     log: Vec<Event>,
-    /// The first event in the log after which this dump may already have read what changed silently.
+    /// The last event in the log whose silent changes this dump may have been too early for.
     again_from: Option<usize>,
     loss: Loss,
     /// Since a loss, until a dump that began after it is done.
@@ -177,6 +189,7 @@ impl Worker {
     fn handle_batch(&mut self, batch: &mut Vec<Event>, read: Read) {
         if read.overrun {
             self.loss = Loss::Congested;
+            self.losses.fetch_add(1, Ordering::Relaxed);
             if !self.recovering {
                 warn!("netlink events were lost, reading everything again");
                 self.recovering = true;
@@ -184,13 +197,17 @@ impl Worker {
         }
         let mut changed = false;
         for event in batch.drain(..) {
-            // Without a dump under way, the log begins with the event that makes one necessary.
+            // The next dump's log begins with the last event that makes one necessary: an older one might bring back
+            // a route whose silent end the dump has seen.
             let silent = self.state.routes_may_change_silently(&event);
+            if self.dump.is_none() && silent {
+                self.log.clear();
+            }
             if self.dump.is_some() || silent || !self.log.is_empty() {
                 self.log.push(event.clone());
             }
-            if silent && self.dump.is_some() {
-                self.again_from.get_or_insert(self.log.len() - 1);
+            if self.dump.is_some() && silent {
+                self.again_from = Some(self.log.len() - 1);
             }
             changed |= self.state.apply(event);
         }
@@ -291,8 +308,9 @@ async fn dump(requests: Handle) -> Result<NetState, MonitorError> {
         let events = dump_table(&requests, request)
             .await
             .map_err(|source| MonitorError::Dump { table, source })?;
-        for event in events {
+        for (i, event) in events.into_iter().enumerate() {
             state.apply(event);
+            breathe(i).await;
         }
     }
     Ok(state)
@@ -307,7 +325,10 @@ async fn dump_table(requests: &Handle, table: RouteNetlinkMessage) -> io::Result
         let mut answers = requests.clone().request(request).map_err(io::Error::other)?;
         let mut interrupted = false;
         let mut done = false;
+        let mut count = 0;
         while let Some(answer) = answers.next().await {
+            count += 1;
+            breathe(count).await;
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => events.extend(decode::dumped(&message)),
@@ -329,6 +350,13 @@ async fn dump_table(requests: &Handle, table: RouteNetlinkMessage) -> io::Result
     // Entries may be missing that nobody touched while others came and went.
     debug!("the kernel's tables changed during every attempt to read them");
     Ok(events)
+}
+
+/// Lets events through now and then while a big table is read.
+async fn breathe(count: usize) {
+    if count.is_multiple_of(1024) {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The socket that events come in on.

@@ -160,7 +160,7 @@ fn routes_of_one_prefix_and_metric_stand_where_the_kernel_puts_them() {
     assert_eq!(routes(&state, at), [d.clone(), b.clone()]);
     // Replayed over a snapshot that has it further down.
     state.apply(Event::NewRoute(at, b.clone(), Placement::Replace));
-    assert_eq!(routes(&state, at), [b.clone()]);
+    assert_eq!(routes(&state, at), std::slice::from_ref(&b));
     state.apply(Event::NewRoute(at, b, Placement::Last));
     assert_eq!(routes(&state, at).len(), 1);
 }
