@@ -11,7 +11,10 @@ use crate::{
     config::{Config, Mode, Protocol, Scheduler, Service as ServiceConfig},
     datapath::desired::{Desired, Hop, Interface, Prefix, Route, Server, Service, ServiceId},
     lb,
-    net::{Fib, InterfaceError, NetState, Port, RouteTarget, Side, Watch, forwarding, resolve_interface},
+    net::{
+        Fib, InterfaceError, NetState, Port, RouteTarget, Side, Watch, forwarding,
+        resolve_interface,
+    },
 };
 
 /// The interfaces of the configuration, found.
@@ -26,7 +29,9 @@ pub struct Ports {
 pub enum PlanError {
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-    #[error("{public} and {private} are the same device ({device}) with different VLANs, which is not supported")]
+    #[error(
+        "{public} and {private} are the same device ({device}) with different VLANs, which is not supported"
+    )]
     SharedDevice { public: String, private: String, device: String },
 }
 
@@ -131,7 +136,9 @@ impl Planner<'_> {
                 RouteTarget::Gateway { side, gateway } => {
                     let hop = self.hop(*side, *gateway);
                     if hop.dmac.is_none() {
-                        self.warn(format!("gateway {gateway} (route {prefix}) does not answer ARP"));
+                        self.warn(format!(
+                            "gateway {gateway} (route {prefix}) does not answer ARP"
+                        ));
                     }
                     self.plan.desired.hops.insert(key, hop);
                     self.watch(*side, *gateway);
@@ -266,11 +273,7 @@ fn tags(port: &Port) -> Vec<Tag> {
 }
 
 /// The device on which a directly connected address would be found, for a connection that waits for it.
-pub fn on_link_device(
-    state: &NetState,
-    ports: &Ports,
-    addr: Ipv4Addr,
-) -> Option<u32> {
+pub fn on_link_device(state: &NetState, ports: &Ports, addr: Ipv4Addr) -> Option<u32> {
     let devices: BTreeMap<u32, ()> = ports
         .public
         .l3_ifindexes

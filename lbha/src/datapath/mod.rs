@@ -11,6 +11,7 @@ pub mod expiry;
 pub mod ids;
 pub mod loader;
 pub mod pins;
+pub mod ring;
 pub mod stats;
 mod sys;
 pub mod tables;
