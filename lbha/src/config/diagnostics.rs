@@ -133,7 +133,7 @@ impl Report {
         let mut group = Group::with_title(level.primary_title(problem.title()));
         match (&self.source, &problem.origin) {
             (Some(source), Origin::File(span)) => {
-                group = group.element(source.snippet(span, problem));
+                group = group.elements(source.snippets(span, problem));
             }
             (Some(source), Origin::WholeFile) => {
                 group = group.element(SourceOrigin::path(&source.name));
@@ -267,33 +267,39 @@ impl Source {
         (line + 1, self.text[self.lines[line]..at].chars().count() + 1)
     }
 
-    /// The lines to show: only those from the first to the last mark, so that the work does not
-    /// grow with the file.
-    fn snippet<'a>(
-        &'a self,
-        span: &Range<usize>,
-        problem: &'a Problem,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    /// The lines to show. Only those that are marked are cut out of the file, so that the work
+    /// does not grow with its length; marks close to each other share a piece.
+    fn snippets<'a>(&'a self, span: &Range<usize>, problem: &'a Problem) -> Vec<Piece<'a>> {
         let primary = self.visible(span);
-        let related = match &problem.related {
-            Some((Origin::File(span), label)) => Some((self.visible(span), label)),
-            _ => None,
+        let first = (AnnotationKind::Primary, primary.clone(), problem.label.as_deref());
+        let Some((Origin::File(span), label)) = &problem.related else {
+            return vec![self.piece(&[first])];
         };
-        let other = related.as_ref().map_or(primary.start, |(span, _)| span.start);
-        let first_line = self.line(primary.start.min(other));
-        let last_line = self.line(primary.start.max(other));
-        let base = self.lines[first_line];
-        let shift = |span: &Range<usize>| span.start - base..span.end - base;
-
-        let mark = AnnotationKind::Primary.span(shift(&primary)).label(problem.label.as_deref());
-        let mut snippet = Snippet::source(&self.text[base..self.line_end(last_line)])
-            .line_start(first_line + 1)
-            .path(&self.name)
-            .annotation(mark);
-        if let Some((span, label)) = related {
-            snippet = snippet
-                .annotation(AnnotationKind::Context.span(shift(&span)).label(label.as_str()));
+        let related = self.visible(span);
+        let second = (AnnotationKind::Context, related.clone(), Some(label.as_str()));
+        if self.line(primary.start).abs_diff(self.line(related.start)) <= CLOSE {
+            vec![self.piece(&[first, second])]
+        } else {
+            vec![self.piece(&[first]), self.piece(&[second])]
         }
-        snippet
+    }
+
+    /// The lines from the first to the last of some marks.
+    fn piece<'a>(&'a self, marks: &[(AnnotationKind, Range<usize>, Option<&'a str>)]) -> Piece<'a> {
+        let lines = || marks.iter().map(|(_, span, _)| self.line(span.start));
+        let first = lines().min().unwrap_or(0);
+        let last = lines().max().unwrap_or(0);
+        let base = self.lines[first];
+        Snippet::source(&self.text[base..self.line_end(last)])
+            .line_start(first + 1)
+            .path(&self.name)
+            .annotations(marks.iter().map(|(kind, span, label)| {
+                kind.span(span.start - base..span.end - base).label(*label)
+            }))
     }
 }
+
+type Piece<'a> = Snippet<'a, annotate_snippets::Annotation<'a>>;
+
+/// How many lines apart two marks may be to be shown in one piece.
+const CLOSE: usize = 100;

@@ -134,7 +134,7 @@ fn homes(key: &str) -> impl Iterator<Item = &'static Schema> {
     TABLES.into_iter().filter(move |table| table.keys.contains(&key) || table.later(key).is_some())
 }
 
-static TABLES: [&Schema; 9] =
+pub(super) static TABLES: [&Schema; 9] =
     [&ROOT, &INTERFACES, &SERVICE, &POOL, &SERVER, &DATAPATH, &TIMEOUTS, &ADMIN, &VRRP];
 
 /// Words of HAProxy, keepalived and ipvsadm, and the keys they stand for here.

@@ -15,73 +15,87 @@ use super::values::plain;
 pub(super) fn document<'i>(text: &'i str, report: &mut Report) -> Option<DeTable<'i>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let document = document.into_inner();
-    let mut broken: Vec<(Range<usize>, Broken)> = Vec::new();
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        if error.message() == "duplicate key" {
-            report.push(repeated(text, &document, span));
-        } else {
-            broken.push((span.clone(), Broken::new(error.message(), text.get(span))));
-        }
+    let mut headers = Vec::new();
+    if errors.iter().any(is_repetition) {
+        collect_headers(&document, &mut headers);
+        headers.sort_by_key(|(start, _)| *start);
     }
-    if broken.is_empty() {
-        return Some(document);
-    }
+    let mut found: Vec<Found> = errors
+        .iter()
+        .map(|error| {
+            let span = error.span().unwrap_or(0..0);
+            let start = span.start.min(text.len());
+            let (rank, problem) = match is_repetition(error) {
+                true => {
+                    (Rank::Repetition, repeated(text, table_at(&document, &headers, start), span))
+                }
+                false => broken(error.message(), text, span),
+            };
+            Found { start, line: 0, rank, problem }
+        })
+        .collect();
     // One slip often upsets the parser more than once in its line: the clearest message stays,
     // and among equals the first.
-    broken.sort_by_key(|(span, _)| span.start);
+    found.sort_by_key(|found| found.start);
     let (mut line, mut counted) = (0, 0);
-    let mut lines = Vec::with_capacity(broken.len());
-    for (span, broken) in broken {
-        let start = span.start.min(text.len());
-        line += text.as_bytes()[counted..start].iter().filter(|byte| **byte == b'\n').count();
-        counted = start;
-        lines.push((line, span, broken));
+    for found in &mut found {
+        let passed = &text.as_bytes()[counted..found.start];
+        line += passed.iter().filter(|byte| **byte == b'\n').count();
+        counted = found.start;
+        found.line = line;
     }
-    lines.sort_by_key(|(line, _, broken)| (*line, !broken.clear));
-    lines.dedup_by_key(|(line, _, _)| *line);
-    for (_, span, broken) in lines {
-        let problem = Problem::error(Origin::File(span), broken.message);
-        report.push(match broken.help {
-            Some(help) => problem.help(help),
-            None => problem,
-        });
+    found.sort_by_key(|found| (found.line, found.rank));
+    found.dedup_by_key(|found| found.line);
+    let sound = found.iter().all(|found| found.rank == Rank::Repetition);
+    for found in found {
+        report.push(found.problem);
     }
-    None
+    sound.then_some(document)
+}
+
+/// One of the parser's errors in our words.
+struct Found {
+    start: usize,
+    line: usize,
+    rank: Rank,
+    problem: Problem,
+}
+
+/// How much an error says about what is wrong in its line, most first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// We know what went wrong, and do not only repeat the parser.
+    Clear,
+    Parser,
+    /// In a broken line it may be wrong: the parser goes on with what it could make of the line.
+    Repetition,
+}
+
+fn is_repetition(error: &toml::de::Error) -> bool {
+    error.message() == "duplicate key"
 }
 
 /// What to say about a text that is not TOML.
-struct Broken {
-    message: String,
-    help: Option<String>,
-    /// We know what went wrong, and do not only repeat the parser.
-    clear: bool,
-}
-
-impl Broken {
-    fn new(message: &str, found: Option<&str>) -> Self {
-        let found = found.unwrap_or_default().trim();
-        // The parser says this for whatever is not a value, also for none at all.
-        if message.starts_with("string values must be quoted") {
-            if found.is_empty() || found.starts_with(|c: char| c.is_ascii_punctuation()) {
-                return Self { message: "a value is missing".to_owned(), help: None, clear: true };
-            }
-            return Self {
-                message: "a string must be in quotes".to_owned(),
-                help: Some(format!("write \"{}\"", plain(found))),
-                clear: true,
-            };
-        }
-        Self { message: message.to_owned(), help: None, clear: false }
+fn broken(message: &str, text: &str, span: Range<usize>) -> (Rank, Problem) {
+    let found = text.get(span.clone()).unwrap_or_default().trim();
+    let error = |message: &str| Problem::error(Origin::File(span), message);
+    // The parser says this for whatever is not a value, also for none at all.
+    if !message.starts_with("string values must be quoted") {
+        (Rank::Parser, error(message))
+    } else if found.is_empty() || found.starts_with(|c: char| c.is_ascii_punctuation()) {
+        (Rank::Clear, error("a value is missing"))
+    } else {
+        let help = format!("write \"{}\"", plain(found));
+        (Rank::Clear, error("a string must be in quotes").help(help))
     }
 }
 
-fn repeated(text: &str, document: &DeTable<'_>, span: Range<usize>) -> Problem {
+fn repeated(text: &str, table: &DeTable<'_>, span: Range<usize>) -> Problem {
     let key = text.get(span.clone()).unwrap_or_default();
     // A header's key stands behind its bracket.
-    let header = text[..span.start].ends_with('[');
+    let header = text.get(..span.start).is_some_and(|before| before.ends_with('['));
     let what = if header { "table" } else { "key" };
-    let first = table_at(document, span.start)
+    let first = table
         .get_key_value(key.trim_matches(['"', '\'']))
         .map(|(first, _)| first.span())
         .filter(|first| first.start < span.start);
@@ -94,35 +108,37 @@ fn repeated(text: &str, document: &DeTable<'_>, span: Range<usize>) -> Problem {
     }
 }
 
-/// The table that a line of the text adds to.
-fn table_at<'a, 'i>(document: &'a DeTable<'i>, at: usize) -> &'a DeTable<'i> {
-    let mut best = (0, document);
-    last_header(document, at, &mut best);
-    let mut table = best.1;
-    // From there into the braces around the place, if any.
+/// The table that a line of the text adds to: that of the last header before it, and from there
+/// into the braces around the place, if any.
+fn table_at<'a, 'i>(
+    document: &'a DeTable<'i>,
+    headers: &[(usize, &'a DeTable<'i>)],
+    at: usize,
+) -> &'a DeTable<'i> {
+    let before = headers.partition_point(|(start, _)| *start < at);
+    let mut table = before.checked_sub(1).map_or(document, |last| headers[last].1);
     while let Some(inner) = table.values().find_map(|value| around(value, at)) {
         table = inner;
     }
     table
 }
 
-/// The table with the last `[header]` before a place: it goes on until the next header.
-fn last_header<'a, 'i>(table: &'a DeTable<'i>, at: usize, best: &mut (usize, &'a DeTable<'i>)) {
+/// Each table that has a `[header]`, with the place of the header.
+fn collect_headers<'a, 'i>(table: &'a DeTable<'i>, headers: &mut Vec<(usize, &'a DeTable<'i>)>) {
     for (key, value) in table.iter() {
         let elements = match value.get_ref() {
             DeValue::Array(list) => list.as_ref(),
             _ => std::slice::from_ref(value),
         };
+        // Braces begin behind their key, headers before it. Of a list of headers the first counts,
+        // since the first key is the one that is kept.
+        let header = value.span().start < key.span().start;
         for element in elements {
             if let DeValue::Table(inner) = element.get_ref() {
-                let start = element.span().start;
-                // Braces begin behind their key, headers before it; only the first header of a
-                // list stands before the key that is kept.
-                let header = value.span().start < key.span().start;
-                if header && start < at && start >= best.0 {
-                    *best = (start, inner);
+                if header {
+                    headers.push((element.span().start, inner));
                 }
-                last_header(inner, at, best);
+                collect_headers(inner, headers);
             }
         }
     }

@@ -14,10 +14,24 @@ pub(super) fn check(draft: &Draft, has_file: bool, report: &mut Report) {
     if has_file {
         required(draft, report);
     }
+    let mut users = Users::new();
+    for service in &draft.services {
+        if let Some(pool) = &service.pool {
+            users.entry(&pool.value).or_default().push(service);
+        }
+    }
     services(&draft.services, report);
-    pools(draft, report);
+    pools(draft, &users, report);
     references(draft, report);
-    hints(draft, report);
+    hints(draft, &users, report);
+}
+
+/// The services that name a pool, by its name.
+type Users<'a> = HashMap<&'a str, Vec<&'a DraftService>>;
+
+fn users_of<'a>(users: &'a Users<'_>, pool: &DraftPool) -> &'a [&'a DraftService] {
+    let name = pool.name.as_ref().map(|name| name.value.as_str());
+    name.and_then(|name| users.get(name)).map_or(&[], Vec::as_slice)
 }
 
 /// What must come from the file when no flag gave it.
@@ -70,7 +84,7 @@ fn services(services: &[DraftService], report: &mut Report) {
     }
 }
 
-fn pools(draft: &Draft, report: &mut Report) {
+fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     unique(draft.pools.iter().filter_map(|pool| pool.name.as_ref()), "pool", report);
 
     let mut vips: HashMap<Ipv4Addr, &Origin> = HashMap::new();
@@ -82,7 +96,7 @@ fn pools(draft: &Draft, report: &mut Report) {
             continue;
         };
         unique(servers.iter().filter_map(|server| server.name.as_ref()), "server", report);
-        addresses(servers, &ports(draft, pool), report);
+        addresses(servers, &ports(users_of(users, pool)), report);
         for address in servers.iter().filter_map(|server| server.address.as_ref()) {
             if let Some(vip) = vips.get(&address.value.0) {
                 report.push(
@@ -141,9 +155,8 @@ fn addresses(servers: &[DraftServer], ports: &HashSet<u16>, report: &mut Report)
     }
 }
 
-/// The ports of the services that use a pool.
-fn ports(draft: &Draft, pool: &DraftPool) -> HashSet<u16> {
-    users(draft, pool).filter_map(|service| service.port.as_ref()).map(|port| port.value).collect()
+fn ports(services: &[&DraftService]) -> HashSet<u16> {
+    services.iter().filter_map(|service| service.port.as_ref()).map(|port| port.value).collect()
 }
 
 /// Each service's pool exists.
@@ -154,7 +167,9 @@ fn references(draft: &Draft, report: &mut Report) {
     }
     let names: Vec<&str> = pool_names(draft).map(|name| name.value.as_str()).collect();
     let known: HashSet<&str> = names.iter().copied().collect();
-    for pool in draft.services.iter().filter_map(|service| service.pool.as_ref()) {
+    let named =
+        draft.services.iter().take(MAX_SERVICES).filter_map(|service| service.pool.as_ref());
+    for pool in named {
         if known.contains(pool.value.as_str()) {
             continue;
         }
@@ -162,7 +177,7 @@ fn references(draft: &Draft, report: &mut Report) {
             pool.origin.clone(),
             format!("there is no pool {}", quoted(&pool.value)),
         );
-        report.push(match nearest(&pool.value, names.iter().copied()) {
+        report.push(match nearest(&pool.value, names.iter().copied().take(COMPARED_NAMES)) {
             Some(meant) => problem.help(format!("did you mean \"{meant}\"?")),
             None if names.is_empty() => problem.help("add a [[pool]] with this name"),
             None => {
@@ -176,7 +191,7 @@ fn references(draft: &Draft, report: &mut Report) {
 }
 
 /// Warnings: what is allowed, and probably not meant.
-fn hints(draft: &Draft, report: &mut Report) {
+fn hints(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     // A service that names no pool, or one that is not there, may mean any of them.
     let known: HashSet<&str> = pool_names(draft).map(|name| name.value.as_str()).collect();
     let all_known = !draft.services.is_empty()
@@ -187,7 +202,8 @@ fn hints(draft: &Draft, report: &mut Report) {
         let Some(name) = &pool.name else {
             continue;
         };
-        if all_known && users(draft, pool).next().is_none() {
+        let services = users_of(users, pool);
+        if all_known && services.is_empty() {
             report.push(
                 Problem::warning(
                     name.origin.clone(),
@@ -208,9 +224,8 @@ fn hints(draft: &Draft, report: &mut Report) {
                 .help("give a server a weight of 1 or more"),
             );
         }
-        let mut schedulers = users(draft, pool).map(|service| service.scheduler).peekable();
-        let in_turn =
-            schedulers.peek().is_some() && schedulers.all(|found| found == Some(Scheduler::Rr));
+        let in_turn = !services.is_empty()
+            && services.iter().all(|service| service.scheduler == Some(Scheduler::Rr));
         if in_turn && let Some(weight) = weights.iter().find(|weight| weight.value > 1) {
             report.push(
                 Problem::warning(
@@ -226,13 +241,6 @@ fn hints(draft: &Draft, report: &mut Report) {
 /// All weights of a pool, or `None` when one could not be read.
 fn weights(pool: &DraftPool) -> Option<Vec<&Located<u16>>> {
     pool.servers.as_ref()?.iter().map(|server| server.weight.as_ref()).collect()
-}
-
-fn users<'a>(draft: &'a Draft, pool: &'a DraftPool) -> impl Iterator<Item = &'a DraftService> {
-    let name = pool.name.as_ref().map(|name| name.value.as_str());
-    draft.services.iter().filter(move |service| {
-        name.is_some() && service.pool.as_ref().map(|pool| pool.value.as_str()) == name
-    })
 }
 
 fn pool_names(draft: &Draft) -> impl Iterator<Item = &Located<String>> {
@@ -268,3 +276,5 @@ fn endpoint(address: Ipv4Addr, port: Option<u16>) -> String {
 
 /// More names than this make a message longer, not better.
 const SHOWN_NAMES: usize = 5;
+/// A bound on the work for a file in which nothing fits.
+const COMPARED_NAMES: usize = 1000;

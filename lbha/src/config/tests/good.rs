@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{GOOD, accepts, from_text, good};
+use crate::config::schema::TABLES;
 use crate::config::*;
 
 const GUIDE: &str = r#"
@@ -285,4 +286,19 @@ fn json_spells_durations_and_ranges_like_the_file() {
     assert_eq!(json["pools"][0]["servers"][0]["port"], serde_json::Value::Null);
     assert_eq!(duration_text(Duration::ZERO), "0s");
     assert_eq!(duration_text(Duration::from_secs(124 * 60)), "2h4m");
+}
+
+#[test]
+fn the_documentation_has_a_working_example_and_every_key() {
+    let text = include_str!("../../../../docs/config.md");
+    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    accepts(example.expect("the document begins with an example"));
+    let keys = TABLES
+        .iter()
+        .flat_map(|table| table.keys.iter().copied().chain(table.later.iter().map(|(_, key)| *key)))
+        .filter(|key| *key != "[vrrp]");
+    for key in keys {
+        let forms = [format!("`{key}`"), format!("`[{key}]`"), format!("`[[{key}]]`")];
+        assert!(forms.iter().any(|form| text.contains(form)), "{key} is not documented");
+    }
 }

@@ -309,3 +309,28 @@ lbha.toml: 6 errors
 "#,
     );
 }
+
+#[test]
+fn places_far_from_each_other_are_shown_in_two_pieces() {
+    let far = format!("{}\n[[pool]]", "#\n".repeat(200));
+    let text = good(&[("\n[[pool]]", &far), ("192.168.1.11:80", "147.75.78.116:80")]);
+    refuses(
+        &text,
+        r#"
+error: the server 147.75.78.116 is a VIP
+   --> lbha.toml:215:30
+    |
+215 |   { name = "web2", address = "147.75.78.116:80" },
+    |                              ^^^^^^^^^^^^^^^^^^ the same address
+    |
+   ::: lbha.toml:7:7
+    |
+  7 | vip = "147.75.78.116"
+    |       --------------- the VIP of a service
+    |
+    = help: write the server's own address: packets to a VIP come back here
+
+lbha.toml: 1 error
+"#,
+    );
+}
