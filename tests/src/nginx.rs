@@ -61,7 +61,8 @@ impl Nginx {
 
         let mut command = namespace.command("nginx")?;
         command.arg("-p").arg(path).arg("-c").arg(&config).arg("-e").arg(path.join("error.log"));
-        command.stderr(File::create(path.join("stderr.log"))?);
+        let output = File::create(path.join("stderr.log"))?;
+        command.stdout(output.try_clone()?).stderr(output);
         let nginx = Self { name: name.into(), process: namespace.spawn(command)?, dir };
         let taken = wait_for(LIMIT, &format!("for {name} to listen on {listen}"), || {
             if !nginx.process.is_running() {
