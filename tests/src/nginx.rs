@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
     time::Duration,
 };
@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    http,
     netns::Netns,
     proc::Proc,
     scratch::ScratchDir,
@@ -68,10 +67,7 @@ impl Nginx {
             if !nginx.process.is_running() {
                 return Some(false);
             }
-            let connected = namespace.run_in(|| {
-                http::Connection::open(SocketAddr::V4(listen), &http::Options::default()).is_ok()
-            });
-            connected.then_some(true)
+            namespace.listens(listen).then_some(true)
         });
         match taken {
             Ok(true) => Ok(nginx),
