@@ -201,7 +201,8 @@ impl Lbha {
         &self.bpffs
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// Where [`Lbha::logs`] are read from.
+    pub fn log_path(&self) -> PathBuf {
         self.dir.path().join("lbha.log")
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -20,6 +20,8 @@ use nix::{
         socket, sockopt,
     },
 };
+
+use crate::wait::wait_for;
 
 /// How a connection is made, and how long anything on it may take.
 #[derive(Clone, Debug)]
@@ -81,7 +83,11 @@ pub fn get(to: SocketAddr, path: &str) -> Result<Response> {
 /// [`get`], with options.
 pub fn get_with(to: SocketAddr, path: &str, options: &Options) -> Result<Response> {
     let mut connection = Connection::open(to, options)?;
-    connection.request("GET", path, &[("connection", "close")], &[])
+    let response = connection.request("GET", path, &[("connection", "close")], &[])?;
+    // The server closes first, so that TIME_WAIT is not here and the port can be taken again.
+    let rest = connection.stream.read_to_end(&mut Vec::new()).context("wait for the close")?;
+    ensure!(rest == 0, "{rest} bytes after the answer");
+    Ok(response)
 }
 
 /// One request over a Unix socket, for the daemon's admin socket.
@@ -142,6 +148,18 @@ impl Connection {
 
 /// `TcpStream::connect_timeout` with a source address.
 fn dial(to: SocketAddr, options: &Options) -> Result<TcpStream> {
+    let limit = options.connect_timeout;
+    // The end of the last connection between the same two ports may be a moment away (LAST_ACK).
+    let closing = |error: &anyhow::Error| {
+        options.source.is_some() && error.downcast_ref() == Some(&Errno::EADDRNOTAVAIL)
+    };
+    wait_for(limit, "for the source port to be free", || match dial_once(to, options) {
+        Err(error) if closing(&error) => None,
+        outcome => Some(outcome),
+    })?
+}
+
+fn dial_once(to: SocketAddr, options: &Options) -> Result<TcpStream> {
     let Options { source, connect_timeout, io_timeout: _ } = options;
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -149,7 +167,7 @@ fn dial(to: SocketAddr, options: &Options) -> Result<TcpStream> {
     if let Some(source) = source {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         bind(fd.as_raw_fd(), &SockaddrStorage::from(*source))
-            .with_context(|| format!("bind to {source}"))?;
+            .map_err(|error| anyhow!("bind to {source}: {error}"))?;
     }
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
         Ok(()) => {}

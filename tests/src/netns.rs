@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
+    net::SocketAddrV4,
     os::unix::process::CommandExt as _,
     panic,
     path::Path,
@@ -157,6 +158,12 @@ impl Netns {
         Ok(value.trim().to_owned())
     }
 
+    /// Whether something listens on exactly this TCP address: asked of the kernel, so that no connection disturbs a server.
+    pub fn listens(&self, on: SocketAddrV4) -> bool {
+        let sockets = self.run_in(|| fs::read_to_string("/proc/thread-self/net/tcp"));
+        sockets.is_ok_and(|sockets| sockets.lines().any(|line| listening(line) == Some(on)))
+    }
+
     /// The pids of what was started in here with [`Netns::spawn`] and is still owned by someone.
     pub fn pids(&self) -> Vec<i32> {
         let processes = self.inner.processes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,6 +188,17 @@ fn remove(name: &str) {
     }
 }
 
+/// The local address of a listening socket's line in /proc/net/tcp (proc_pid_net(5)).
+fn listening(line: &str) -> Option<SocketAddrV4> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (address, port) = fields.next()?.split_once(':')?;
+    let state = fields.nth(1)?;
+    // The four bytes as they are in memory, printed as one number of this machine.
+    let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
+    let port = u16::from_str_radix(port, 16).ok()?;
+    (state == TCP_LISTEN).then(|| SocketAddrV4::new(address.into(), port))
+}
+
 fn sysctl_path(key: &str) -> String {
     // A dot inside an interface's name (a VLAN) is written as a slash, as sysctl(8) does.
     let path: String = key
@@ -194,4 +212,5 @@ fn sysctl_path(key: &str) -> String {
     format!("/proc/sys/{path}")
 }
 
+const TCP_LISTEN: &str = "0A";
 const LIMIT: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
     time::Duration,
 };
@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    http,
     netns::Netns,
     proc::Proc,
     scratch::ScratchDir,
@@ -61,16 +60,14 @@ impl Nginx {
 
         let mut command = namespace.command("nginx")?;
         command.arg("-p").arg(path).arg("-c").arg(&config).arg("-e").arg(path.join("error.log"));
-        command.stderr(File::create(path.join("stderr.log"))?);
+        let output = File::create(path.join("stderr.log"))?;
+        command.stdout(output.try_clone()?).stderr(output);
         let nginx = Self { name: name.into(), process: namespace.spawn(command)?, dir };
         let taken = wait_for(LIMIT, &format!("for {name} to listen on {listen}"), || {
             if !nginx.process.is_running() {
                 return Some(false);
             }
-            let connected = namespace.run_in(|| {
-                http::Connection::open(SocketAddr::V4(listen), &http::Options::default()).is_ok()
-            });
-            connected.then_some(true)
+            namespace.listens(listen).then_some(true)
         });
         match taken {
             Ok(true) => Ok(nginx),

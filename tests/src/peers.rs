@@ -3,14 +3,13 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddrV4,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    http,
     proc::Proc,
     scratch::ScratchDir,
     topology::{LB_PUBLIC, PRIVATE, SERVICE, Topology, web_address},
@@ -77,10 +76,7 @@ impl HaProxy {
             if !haproxy.process.is_running() {
                 return Some(false);
             }
-            let connected = topology.lb.run_in(|| {
-                http::Connection::open(SocketAddr::V4(SERVICE), &http::Options::default()).is_ok()
-            });
-            connected.then_some(true)
+            topology.lb.listens(SERVICE).then_some(true)
         });
         if !listens.with_context(|| haproxy.log())? {
             bail!("HAProxy ended: {}", haproxy.log());

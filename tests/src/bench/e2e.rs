@@ -322,6 +322,15 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", row.line())?;
             }
         }
+        let others = rows.iter().map(|row| row.others).fold(0.0, f64::max);
+        if others > NOISY {
+            let percent = others * 100.0;
+            writeln!(
+                f,
+                "\nOther programs took up to {percent:.0} % of the machine's CPU time: only the columns of CPU time per \
+                 request still compare."
+            )?;
+        }
         Ok(())
     }
 }
@@ -349,6 +358,9 @@ impl Row {
         line
     }
 }
+
+/// The share of others above which rates and latencies say little.
+const NOISY: f64 = 0.05;
 
 #[cfg(test)]
 mod tests {
