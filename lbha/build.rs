@@ -21,7 +21,8 @@ fn main() -> ExitCode {
 }
 
 fn provide_object() -> Result<(), Box<dyn Error>> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets this")?);
+    let workspace = package.parent().ok_or("the package is a folder of the workspace")?;
     for variable in [ebpf::OBJECT_VAR, "LBHA_EBPF_TOOLCHAIN", "RUSTUP_HOME"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -33,8 +34,8 @@ fn provide_object() -> Result<(), Box<dyn Error>> {
             path
         }
         None => {
-            watch_sources(&workspace);
-            build(&workspace)?
+            watch_sources(workspace);
+            build(workspace)?
         }
     };
     let copy = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
@@ -59,7 +60,11 @@ fn build(workspace: &Path) -> Result<PathBuf, ebpf::Error> {
     // warnings of the object's own sources are for the user to see in both cases.
     let mut in_warning = false;
     let mut line = |line: &str| {
-        in_warning = line.starts_with("warning") || (in_warning && !line.trim().is_empty());
+        // The last one only counts them.
+        in_warning = match line.strip_prefix("warning: ") {
+            Some(text) => !text.starts_with('`'),
+            None => in_warning && !line.trim().is_empty(),
+        };
         if in_warning {
             println!("cargo::warning={line}");
         }

@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-use anyhow::Context as _;
-
 use crate::process::{Group, Supervisor};
 use crate::setup::{self, Purpose};
 use crate::terminal::Step;
@@ -41,11 +39,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Runs a program as root in the foreground; Ctrl-C reaches it, and we wait while it cleans up.
 pub fn run_to_its_end(command: Command, why: &str) -> anyhow::Result<ExitCode> {
-    let mut command = root::command(command, why)?;
-    let mut supervisor = Supervisor::start()?;
-    let child = command
-        .spawn()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    let ended = supervisor.wait(child, Group::Ours, None)?;
+    let command = root::command(command, why)?;
+    let ended = Supervisor::start()?.run(command, Group::Ours, None)?;
     Ok(ExitCode::from(ended.code()))
 }

@@ -132,7 +132,7 @@ fn compile(
     };
     match status {
         Ok(status) if status.success() => Ok(release.join("lbha-ebpf")),
-        Ok(_) => Err(Error::Build { toolchain: toolchain.to_string() }),
+        Ok(_) => Err(Error::Build),
         Err(source) => Err(Error::Start { program: toolchain.rust.cargo.clone(), source }),
     }
 }
@@ -241,7 +241,7 @@ pub fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
 pub enum Error {
     Toolchain(Missing),
     Start { program: PathBuf, source: io::Error },
-    Build { toolchain: String },
+    Build,
     Copy { to: PathBuf, source: io::Error },
 }
 
@@ -250,8 +250,8 @@ impl fmt::Display for Error {
         match self {
             Self::Toolchain(missing) => missing.fmt(f),
             Self::Start { program, .. } => write!(f, "cannot run {}", program.display()),
-            Self::Build { toolchain } => {
-                write!(f, "lbha-ebpf does not build with {toolchain}: see the messages above")
+            Self::Build => {
+                write!(f, "lbha-ebpf does not build: the compiler's messages say why")
             }
             Self::Copy { to, .. } => write!(f, "cannot write {}", to.display()),
         }
@@ -261,7 +261,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Toolchain(_) | Self::Build { .. } => None,
+            Self::Toolchain(_) | Self::Build => None,
             Self::Start { source, .. } | Self::Copy { source, .. } => Some(source),
         }
     }

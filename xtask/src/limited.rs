@@ -2,7 +2,6 @@
 //! the test runner starts tests through it, because only root can end what runs as root.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -43,12 +42,9 @@ pub fn command(limit: Duration, inner: &Command) -> anyhow::Result<Command> {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { seconds, program, arguments } = arguments;
     let mut supervisor = Supervisor::start()?;
-    let child = Command::new(program)
-        .args(arguments)
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let ended = supervisor.wait(child, Group::Own, Some(Duration::from_secs(*seconds)))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let ended = supervisor.run(command, Group::Own, Some(Duration::from_secs(*seconds)))?;
     if ended.timed_out {
         eprintln!("\n{} was still running after {seconds} s: ended", program.display());
         return Ok(ExitCode::from(TIMED_OUT));

@@ -1,7 +1,7 @@
 //! Waits for a child while signals and a time limit may come first, and never leaves it behind.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ExitStatus};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes the signals that would end this process, so that it ends after its child.
 pub struct Supervisor {
+    signals: SigSet,
     sender: Sender<Event>,
     events: Receiver<Event>,
     interrupted: bool,
@@ -58,7 +59,6 @@ impl Supervisor {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             signals.add(signal);
         }
-        // A child does not inherit this: the standard library gives it an empty mask.
         signals.thread_block().context("cannot block signals")?;
         let arrivals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
             .context("cannot wait for signals")?;
@@ -75,7 +75,7 @@ impl Supervisor {
                 }
             }
         });
-        Ok(Self { sender, events, interrupted: false })
+        Ok(Self { signals, sender, events, interrupted: false })
     }
 
     /// Whether somebody asked this process to end.
@@ -83,13 +83,21 @@ impl Supervisor {
         self.interrupted
     }
 
-    /// Waits until the child has ended, whatever it takes.
-    pub fn wait(
+    /// Runs a command until it has ended, whatever it takes.
+    pub fn run(
         &mut self,
-        mut child: Child,
+        mut command: Command,
         group: Group,
         limit: Option<Duration>,
     ) -> anyhow::Result<Ended> {
+        if group == Group::Own {
+            command.process_group(0);
+        }
+        let mut child = self
+            .spawn(&mut command)
+            .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        // It may hold ends of pipes that belong to the child now.
+        drop(command);
         let id = i32::try_from(child.id()).context("a process id is not a number")?;
         let pid = Pid::from_raw(id);
         let sender = self.sender.clone();
@@ -113,15 +121,27 @@ impl Supervisor {
                     if group == Group::Own || !from_terminal {
                         send(pid, group, signal);
                     }
+                    // One that cleans up in the foreground may take its time; tests may not.
+                    if group == Group::Own {
+                        deadline = Some(Instant::now() + PATIENCE);
+                    }
                 }
                 None => {
-                    timed_out = true;
+                    timed_out = !self.interrupted;
                     send(pid, group, last_resort);
                     last_resort = Signal::SIGKILL;
                     deadline = Some(Instant::now() + PATIENCE);
                 }
             }
         }
+    }
+
+    /// A child inherits the mask, and one that is deaf to Ctrl-C would be no good.
+    fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {
+        self.signals.thread_unblock().context("cannot unblock signals")?;
+        let child = command.spawn();
+        self.signals.thread_block().context("cannot block signals")?;
+        Ok(child?)
     }
 
     /// The next event, or nothing when the deadline passes first.
@@ -156,8 +176,6 @@ fn send(pid: Pid, group: Group, signal: Signal) {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::os::unix::process::CommandExt as _;
-    use std::process::Command;
 
     use super::*;
 
@@ -168,10 +186,8 @@ mod tests {
         let mut shell = |script: &str, limit| {
             let (mut reader, writer) = std::io::pipe().unwrap();
             let mut command = Command::new("sh");
-            command.args(["-c", script]).process_group(0).stdout(writer);
-            let child = command.spawn().unwrap();
-            drop(command);
-            let ended = supervisor.wait(child, Group::Own, limit).unwrap();
+            command.args(["-c", script]).stdout(writer);
+            let ended = supervisor.run(command, Group::Own, limit).unwrap();
             // Ends when nobody is left who could write.
             let mut output = String::new();
             reader.read_to_string(&mut output).unwrap();
@@ -182,10 +198,12 @@ mod tests {
             (3, false, "this\n".into())
         );
         assert_eq!(shell("sleep 1000 & exit 0", None), (0, false, String::new()));
+        let began = Instant::now();
         assert_eq!(
             shell("sleep 1000 & sleep 1000", Some(Duration::from_millis(200))),
             (128 + 15, true, String::new())
         );
+        assert!(began.elapsed() < PATIENCE, "the polite signal did not reach it");
         assert!(!supervisor.interrupted());
     }
 }

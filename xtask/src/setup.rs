@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.check {
-        println!("to be done by `cargo xtask setup`:");
+        eprintln!("to be done by `cargo xtask setup`:");
         print_plan(&plan::plan(&missing, &machine()));
     }
     Ok(ExitCode::FAILURE)
@@ -270,7 +270,7 @@ servers=
 for server in nginx haproxy; do
     command -v $server >/dev/null || servers="$servers $server"
 done
-apt-get -q -y --no-install-recommends --no-remove install "$@"
+apt-get -q -y -o Dpkg::Use-Pty=0 --no-install-recommends --no-remove install "$@"
 for server in $servers; do
     if [ -d /run/systemd/system ] && command -v $server >/dev/null; then
         echo "$server is not to start with the machine either: systemctl enable $server undoes that" >&2

@@ -1,10 +1,11 @@
 //! `cargo xtask test`: runs the layers of tests in their order and ends with one summary.
 
+mod shown;
 mod tally;
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::process::{Ended, Group, Supervisor};
 use crate::setup::{self, Purpose};
 use crate::terminal::Step;
 use crate::{build_ebpf, limited, root};
+use shown::Shown;
 use tally::{Row, Tally, summary};
 
 /// How long the output of a program that has ended may stay open.
@@ -74,9 +76,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 
     // Everything is built before anything runs: a test run is for watching, a build is not.
+    let object = match layers[..] {
+        [Layer::Unit] => None,
+        _ => Some(build_ebpf::build_or_given()?),
+    };
     let mut suites = Vec::new();
     for layer in layers {
-        suites.push((layer, layer.build()?));
+        suites.push((layer, layer.build(object.as_deref())?));
     }
     let mut runner = Runner {
         supervisor: Supervisor::start()?,
@@ -148,10 +154,10 @@ impl Layer {
         }
     }
 
-    fn build(self) -> anyhow::Result<Suite> {
+    fn build(self, object: Option<&Path>) -> anyhow::Result<Suite> {
         let mut environment = Vec::new();
-        if self.needs_root() {
-            environment.push(("LBHA_EBPF_OBJECT", build_ebpf::build_or_given()?));
+        if let Some(object) = object.filter(|_| self.needs_root()) {
+            environment.push(("LBHA_EBPF_OBJECT", object.to_owned()));
         }
         if self == Self::Netns {
             let step = Step::start("lbha, as it ships");
@@ -279,12 +285,6 @@ impl Runner<'_> {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         command.stdin(Stdio::null());
         command.stdout(writer.try_clone().context("cannot make a pipe")?).stderr(writer);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-        // It holds the ends of the pipe that the child has now.
-        drop(command);
-
         let tally = Arc::new(Mutex::new(Tally::default()));
         let (done, is_done) = mpsc::channel();
         let for_reader = Arc::clone(&tally);
@@ -293,7 +293,7 @@ impl Runner<'_> {
             // Nobody waits for it any more: no harm.
             let _ = done.send(());
         });
-        let ended = self.supervisor.wait(child, Group::Ours, None)?;
+        let ended = self.supervisor.run(command, Group::Ours, None)?;
         // A daemon that a test left behind may hold the pipe open; the test's own words are in it.
         let _ = is_done.recv_timeout(LAST_WORDS);
         let mut tally = std::mem::take(&mut *tally.lock().unwrap_or_else(|lock| lock.into_inner()));
@@ -318,15 +318,34 @@ impl Runner<'_> {
     }
 }
 
+/// Counts everything, and shows it: lines when they end, and the rest once nothing follows.
 fn copy_and_count(mut reader: PipeReader, tally: &Mutex<Tally>) {
     let mut buffer = [0; 8192];
-    let mut out = io::stdout();
+    let mut shown = Shown::default();
+    let mut line = Vec::new();
     while let Ok(length @ 1..) = reader.read(&mut buffer) {
-        // A closed terminal must not end the counting.
-        let _ = out.write_all(&buffer[..length]).and_then(|()| out.flush());
+        let piece = &buffer[..length];
         if let Ok(mut tally) = tally.lock() {
-            tally.feed(&buffer[..length]);
+            tally.feed(piece);
         }
+        for part in piece.split_inclusive(|&byte| byte == b'\n') {
+            line.extend_from_slice(part);
+            // A test that runs alone is announced before it runs: who waits wants to see its name.
+            let is_begun = line.starts_with(b"test ") && line.ends_with(b" ... ");
+            if line.ends_with(b"\n") || is_begun {
+                show(&mut shown, &line);
+                line.clear();
+            }
+        }
+    }
+    show(&mut shown, &line);
+}
+
+fn show(shown: &mut Shown, line: &[u8]) {
+    if shown.takes(String::from_utf8_lossy(line).trim_end_matches('\n')) {
+        let mut out = io::stdout();
+        // A closed terminal must not end the counting.
+        let _ = out.write_all(line).and_then(|()| out.flush());
     }
 }
 

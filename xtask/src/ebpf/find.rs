@@ -356,21 +356,26 @@ impl fmt::Display for Missing {
         if self.facts.linkers.is_empty() {
             writeln!(f, "    not on PATH and not in {}", cargo_home().join("bin").display())?;
         }
-        write!(f, "{FIX}")
+        f.write_str(&fix())
     }
 }
 
-const FIX: &str = "\
+/// The commands that get it, by where one is.
+fn fix() -> String {
+    let linker = format!("cargo install bpf-linker --version {LINKER_VERSION} --locked");
+    format!(
+        "\
 To fix it, one of:
-  Debian, Ubuntu:  cargo xtask setup
-  rustup:          rustup toolchain install nightly-2026-05-19 --component rust-src --profile minimal
-                   cargo install bpf-linker --version 0.10.3
-  Fedora:          dnf install rust cargo rust-src llvm-devel; then the cargo install of the last line
-  Arch:            pacman -S rust rust-src bpf-linker
-  another place:   LBHA_EBPF_TOOLCHAIN=<rustup toolchain, or prefix of bin/rustc and lib/rustlib>
-  another machine: LBHA_EBPF_OBJECT=<an lbha-ebpf.o that was built there>
-  last line, where rustc uses the system's LLVM:
-                   cargo install bpf-linker --version 0.10.3 --no-default-features --features llvm-22";
+  Debian, Ubuntu   cargo xtask setup
+  rustup           rustup toolchain install {PINNED_NIGHTLY} --component rust-src --profile minimal
+                   {linker}
+  Fedora           dnf install rust cargo rust-src llvm-devel
+                   {linker} --no-default-features --features llvm-{LLVM_MAJOR}
+  Arch             pacman -S rust rust-src bpf-linker
+  another place    {TOOLCHAIN_VAR}=<a rustup toolchain, or the prefix of bin/rustc>
+  another machine  LBHA_EBPF_OBJECT=<an lbha-ebpf.o that was built there>"
+    )
+}
 
 #[cfg(test)]
 #[path = "find_tests.rs"]
