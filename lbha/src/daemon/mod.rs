@@ -127,11 +127,11 @@ impl Daemon {
         let reason = loop {
             tokio::select! {
                 changed = daemon.states.changed() => match changed {
-                    Ok(()) => daemon.network_changed(&pins)?,
+                    Ok(()) => daemon.network_changed(&pins),
                     // Without netlink the maps would go stale in silence.
                     Err(_) => break Err(anyhow::anyhow!("the netlink monitor has ended")),
                 },
-                Some(sweep) = sweeps.recv() => daemon.swept(sweep)?,
+                Some(sweep) = sweeps.recv() => daemon.swept(sweep),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     daemon.waiting_for_neighbours(ready.get_inner_mut()).await;
@@ -205,7 +205,7 @@ impl Daemon {
     }
 
     /// Links, addresses, routes or neighbours have changed.
-    fn network_changed(&mut self, pins: &Pins) -> anyhow::Result<()> {
+    fn network_changed(&mut self, pins: &Pins) {
         let state = self.states.borrow_and_update().clone();
         match Ports::find(&self.options.config, &state) {
             Ok(ports) => {
@@ -216,18 +216,30 @@ impl Daemon {
                     self.attach_again(pins, &state, &ports);
                 }
                 self.ports = ports;
-                let watched =
-                    self.reconciler.reconcile(&self.options.config, &state, &self.ports)?;
-                self.keeper.watch(watched);
-                self.shared.set_interface_gone(None);
+                self.reconcile(&state);
             }
             Err(error) => {
-                if self.shared.set_interface_gone(Some(error.to_string())) {
+                if self.shared.set_trouble(Some(error.to_string())) {
                     error!(%error, "an interface is gone; its last state stays until it is back");
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Brings the maps in line. What can't be written now is tried again with the next change.
+    fn reconcile(&mut self, state: &NetState) {
+        match self.reconciler.reconcile(&self.options.config, state, &self.ports) {
+            Ok(watched) => {
+                self.keeper.watch(watched);
+                self.shared.set_trouble(None);
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                if self.shared.set_trouble(Some(error.clone())) {
+                    error!(error, "the maps are not up to date");
+                }
+            }
+        }
     }
 
     fn attach_again(&mut self, pins: &Pins, state: &NetState, ports: &Ports) {
@@ -243,14 +255,17 @@ impl Daemon {
             }
             Err(error) => {
                 let error = anyhow::Error::new(error);
-                self.shared.set_interface_gone(Some(format!("{error:#}")));
+                self.shared.set_trouble(Some(format!("{error:#}")));
                 error!(error = format!("{error:#}"), "not attached");
             }
         }
     }
 
-    fn swept(&mut self, report: sweeper::Report) -> anyhow::Result<()> {
-        self.reconciler.release(&report.sweep.in_use)?;
+    fn swept(&mut self, report: sweeper::Report) {
+        if let Err(error) = self.reconciler.release(&report.sweep.in_use) {
+            // The indices stay taken until the next sweep says the same.
+            warn!(error = format!("{:#}", anyhow::Error::new(error)), "cannot give back indices");
+        }
         if report.sweep.expired > 0 {
             debug!(
                 expired = report.sweep.expired,
@@ -261,7 +276,6 @@ impl Daemon {
             );
         }
         self.shared.set_sweep(report.sweep);
-        Ok(())
     }
 
     /// Connections wait for neighbours on directly connected networks: have the kernel resolve them.
