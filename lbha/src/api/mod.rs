@@ -1,5 +1,10 @@
 //! The admin interface: HTTP/JSON over a Unix socket, and the types that are its contract.
 
+pub mod client;
+pub mod router;
+pub mod server;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod types;
 
 /// What the admin interface shows; the daemon implements it over the live tables.
