@@ -1,0 +1,209 @@
+//! `lbha run`: the daemon, in the foreground.
+
+use std::{
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    args::{DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR, Endpoint, Network, vip},
+    concat_help,
+    exit::Code,
+};
+
+/// Load the datapath and forward, in the foreground.
+///
+/// Flags override the file and suffice without one. The datapath, its connections and its counters stay in the kernel
+/// when lbha ends in an unplanned way: the next start adopts them, and forwarding never stops.
+#[derive(Args, Debug)]
+#[command(after_help = concat_help!(
+    "Examples:
+  sudo lbha run
+      with /etc/lbha/lbha.toml
+  sudo lbha run --iface ens14f0
+      with the file, but on another interface
+  sudo lbha run --iface ens14f0 --private-iface ens14f1 \\
+      --vip 147.75.78.116:80 --server 192.168.1.10:80 --server 192.168.1.11:80 \\
+      --masquerade 192.168.1.0/24
+      without a file
+  sudo lbha run --runtime-dir /run/lbha-test --bpffs /sys/fs/bpf/lbha-test
+      next to another daemon, in a network namespace of its own"
+))]
+pub struct RunArgs {
+    /// Configuration file; the default one may be absent if the flags suffice [default: /etc/lbha/lbha.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Public interface: where the elastic address's packets come in
+    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
+    pub iface: Option<String>,
+
+    /// Private interface: where the servers are; the public one when left out
+    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
+    pub private_iface: Option<String>,
+
+    /// Address and port of a service; may be repeated
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = vip, help_heading = "Configuration")]
+    pub vip: Vec<SocketAddrV4>,
+
+    /// Server of the services given by --vip; may be repeated. The port defaults to the service's
+    #[arg(long, value_name = "ADDRESS[:PORT]", help_heading = "Configuration")]
+    pub server: Vec<Endpoint>,
+
+    /// How a new connection's server is chosen
+    #[arg(long, value_name = "NAME", value_parser = ["rr", "wrr", "lc", "maglev", "source"],
+          help_heading = "Configuration")]
+    pub scheduler: Option<String>,
+
+    /// fullnat: servers see lbha's address; nat: they see the client's, and lbha is their gateway
+    #[arg(long, value_parser = ["fullnat", "nat"], help_heading = "Configuration")]
+    pub mode: Option<String>,
+
+    /// Protocol of the services given by --vip
+    #[arg(long, value_parser = ["tcp", "udp"], help_heading = "Configuration")]
+    pub protocol: Option<String>,
+
+    /// Network whose outbound connections get the public address; may be repeated
+    #[arg(long, value_name = "NETWORK", help_heading = "Configuration")]
+    pub masquerade: Vec<Network>,
+
+    /// Where the admin socket lives
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
+    pub runtime_dir: PathBuf,
+
+    /// Directory in a BPF file system where programs and maps are pinned
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+
+    /// Leave the datapath attached on a planned stop too: forwarding goes on, `lbha detach` ends it
+    #[arg(long)]
+    pub keep_datapath: bool,
+
+    /// How XDP attaches: auto takes native where the driver has it
+    #[arg(long, value_enum, default_value_t)]
+    pub attach: AttachMode,
+
+    /// Form of the log on stderr
+    #[arg(long, value_enum, default_value_t, help_heading = "Logging")]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or a filter like `info,lbha::net=debug`
+    #[arg(long, value_name = "FILTER", env = "LBHA_LOG", default_value = "info", value_parser = log_filter,
+          help_heading = "Logging")]
+    pub log_level: String,
+
+    /// What the XDP program itself logs; debug costs speed
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL", help_heading = "Logging")]
+    pub bpf_log: BpfLog,
+}
+
+impl RunArgs {
+    /// The configuration file, and whether it was asked for: then it has to exist.
+    pub fn config_file(&self) -> (&Path, bool) {
+        match &self.config {
+            Some(path) => (path, true),
+            None => (Path::new(DEFAULT_CONFIG), false),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AttachMode {
+    /// Native where the driver has it, generic elsewhere
+    #[default]
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// In the network stack: works everywhere, much slower
+    Generic,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum BpfLog {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+pub fn run(args: RunArgs) -> anyhow::Result<Code> {
+    let RunArgs { .. } = args;
+    bail!("not wired yet")
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    fn parse(line: &str) -> Result<RunArgs, String> {
+        match Cli::try_parse_from(line.split_whitespace()) {
+            Ok(Cli { verb: Verb::Run(args) }) => Ok(args),
+            Ok(cli) => panic!("{cli:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_quick_case_needs_no_file() {
+        let args = parse(
+            "lbha run --iface ens14f0 --private-iface ens14f1 --vip 147.75.78.116:80 \
+             --server 192.168.1.10:80 --server 192.168.1.11 --masquerade 192.168.1.0/24",
+        )
+        .unwrap();
+        assert_eq!(args.iface.as_deref(), Some("ens14f0"));
+        assert_eq!(args.private_iface.as_deref(), Some("ens14f1"));
+        assert_eq!(args.vip, ["147.75.78.116:80".parse().unwrap()]);
+        assert_eq!(args.server.len(), 2);
+        assert_eq!(args.server[1].port, None);
+        assert_eq!(args.masquerade[0].prefix, 24);
+        assert_eq!(args.config_file(), (Path::new("/etc/lbha/lbha.toml"), false));
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let args = parse("lbha run").unwrap();
+        assert_eq!(args.runtime_dir, Path::new("/run/lbha"));
+        assert_eq!(args.bpffs, Path::new("/sys/fs/bpf/lbha"));
+        assert_eq!(args.attach, AttachMode::Auto);
+        assert_eq!(args.bpf_log, BpfLog::Off);
+        assert_eq!(args.log_format, LogFormat::Text);
+        assert!(!args.keep_datapath);
+        let args = parse("lbha run -c lbha.toml").unwrap();
+        assert_eq!(args.config_file(), (Path::new("lbha.toml"), true));
+    }
+
+    #[test]
+    fn bad_values_are_usage_errors_that_say_what_is_expected() {
+        for (line, expected) in [
+            ("lbha run --vip 147.75.78.116", "expected ADDRESS:PORT"),
+            ("lbha run --server web1", "expected ADDRESS or ADDRESS:PORT"),
+            ("lbha run --masquerade 192.168.1.7/24", "192.168.1.0/24 is the network"),
+            ("lbha run --log-level lbha=loud", "invalid"),
+            ("lbha run --scheduler fastest", "rr, wrr, lc, maglev, source"),
+            ("lbha run --attach offload", "auto, native, generic"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}
