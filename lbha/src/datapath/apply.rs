@@ -210,13 +210,12 @@ impl Applier {
             if self.interfaces[side] == Some((interface, wanted.ifindex)) {
                 continue;
             }
-            if wanted.ifindex != 0 {
-                for (name, devices) in [
-                    ("DEVICES", &mut self.tables.devices),
-                    ("DEVICES_MB", &mut self.tables.devices_mb),
-                ] {
-                    devices.set(side as u32, wanted.ifindex, None, 0).map_err(map_error(name))?;
-                }
+            // Index 0 empties the slot.
+            for (name, devices) in [
+                ("DEVICES", &mut self.tables.devices),
+                ("DEVICES_MB", &mut self.tables.devices_mb),
+            ] {
+                devices.set(side as u32, wanted.ifindex, None, 0).map_err(map_error(name))?;
             }
             self.tables
                 .interfaces
