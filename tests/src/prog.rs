@@ -27,6 +27,7 @@ use lbha_common::{
     addr::Be16,
     counter::Counter,
     flow::{FlowKey4, side},
+    nexthop::Tag,
     service::pick,
     stats::{BackendStats, InterfaceStats},
 };
@@ -188,22 +189,27 @@ impl Prog {
         })
     }
 
-    /// Runs packets that come in on a side from several threads at once, a list each. They share the CPUs as evenly
-    /// as the machine lets them, and begin together.
-    pub fn run_at_once(&mut self, side: u8, lists: &[Vec<Vec<u8>>]) -> Vec<Vec<(u32, Vec<u8>)>> {
-        let program = &*self.program(side);
-        let start = Barrier::new(lists.len());
+    /// Runs packets that come in on a side from several threads at once, a list each, spread over the CPUs, while
+    /// `meanwhile` changes the maps. Gives for each list what [`Self::send`] gives for each packet.
+    pub fn run_at_once(
+        &mut self,
+        side: u8,
+        lists: &[Vec<Vec<u8>>],
+        meanwhile: impl FnOnce(&mut Applier),
+    ) -> Vec<Vec<(u32, Vec<u8>)>> {
+        let program = self.programs.get(side, self.multi_buffer);
+        let program: &Xdp = program.expect("the program is accepted");
+        let start = &Barrier::new(lists.len() + 1);
         let one_thread = |number: usize, frames: &[Vec<u8>]| {
             run_on_cpu(number);
             start.wait();
             frames.iter().map(|frame| test_run(program, frame, None)).collect()
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = lists
-                .iter()
-                .enumerate()
-                .map(|(number, frames)| scope.spawn(move || one_thread(number, frames)))
-                .collect();
+            let spawn = |(number, frames)| scope.spawn(move || one_thread(number, frames));
+            let threads: Vec<_> = lists.iter().map(Vec::as_slice).enumerate().map(spawn).collect();
+            start.wait();
+            meanwhile(&mut self.applier);
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
         })
     }
@@ -436,6 +442,11 @@ pub fn desired() -> Desired {
         lingering: BTreeMap::new(),
         local: [PUBLIC, PRIVATE].into(),
     }
+}
+
+/// A VLAN tag: the type, and the TCI with its priority bits.
+pub fn tag(tpid: u16, tci: u16) -> Tag {
+    Tag { tpid: Be16::new(tpid), tci: Be16::new(tci) }
 }
 
 /// The service `www` in [`desired`], to be changed.

@@ -470,12 +470,8 @@ fn a_translation_that_was_given_away_is_given_up() {
 
 #[test]
 fn a_tag_needs_room_before_the_frame() {
-    let tag = lbha_common::nexthop::Tag {
-        tpid: lbha_common::addr::Be16::new(0x8100),
-        tci: lbha_common::addr::Be16::new(100),
-    };
     let mut prog = changed(|desired| {
-        desired.hops.get_mut(&(WEB[0], 32)).unwrap().tags = vec![tag];
+        desired.hops.get_mut(&(WEB[0], 32)).unwrap().tags = vec![tag(0x8100, 100)];
         www(desired).slots = vec![0];
     });
     let connection = prog.connect(client(0), vip());
