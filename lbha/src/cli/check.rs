@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
+use serde::Serialize;
 
-use super::{Output, args::DEFAULT_CONFIG, concat_help, exit::Code};
+use super::{Output, args::DEFAULT_CONFIG, concat_help, exit::Code, json, output, run::complain};
+use crate::config::{self, Diagnostic, Overrides};
 
 /// Validate the configuration; touches nothing.
 ///
@@ -27,7 +28,39 @@ pub struct CheckArgs {
     pub output: Output,
 }
 
+/// What `-o json` prints.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    valid: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
 pub fn check(args: CheckArgs) -> anyhow::Result<Code> {
-    let CheckArgs { .. } = args;
-    bail!("not wired yet")
+    let CheckArgs { config: path, output: form } = args;
+    let loaded = config::load_file(&path, &Overrides::default());
+    let valid = loaded.config.is_some();
+    match form {
+        Output::Json => {
+            let verdict = Verdict { valid, diagnostics: loaded.report.diagnostics() };
+            output::print(&json::pretty(&serde_json::to_vec(&verdict)?)?)?;
+        }
+        Output::Text => {
+            complain(&loaded.report);
+            if let Some(config) = &loaded.config {
+                let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+                let line = format!(
+                    "{}: valid: {}, {}\n",
+                    path.display(),
+                    count(config.services.len(), "service"),
+                    count(servers, "server"),
+                );
+                output::print(line.as_bytes())?;
+            }
+        }
+    }
+    Ok(if valid { Code::Ok } else { Code::InvalidConfig })
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

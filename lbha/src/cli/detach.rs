@@ -1,15 +1,20 @@
 //! `lbha detach`: take the datapath off the interfaces.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
 
 use anyhow::bail;
 use clap::Args;
 
 use super::{
-    args::{DEFAULT_BPFFS, DEFAULT_RUNTIME_DIR},
+    args::DEFAULT_BPFFS,
     concat_help,
-    exit::Code,
+    exit::{Code, WithCode},
+    output,
 };
+use crate::daemon;
 
 /// Take the datapath off the interfaces; forwarding stops.
 ///
@@ -22,10 +27,6 @@ use super::{
   sudo lbha detach --yes              does not ask"
 ))]
 pub struct DetachArgs {
-    /// Where the daemon's admin socket would be
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
-    pub runtime_dir: PathBuf,
-
     /// Directory in a BPF file system where programs and maps are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     pub bpffs: PathBuf,
@@ -36,6 +37,31 @@ pub struct DetachArgs {
 }
 
 pub fn detach(args: DetachArgs) -> anyhow::Result<Code> {
-    let DetachArgs { .. } = args;
-    bail!("not wired yet")
+    let DetachArgs { bpffs, yes } = args;
+    let left = daemon::Left::find(&bpffs).code(Code::Datapath)?;
+    if left.is_empty() {
+        // The directories that were made to take the lock on.
+        left.remove().code(Code::Datapath)?;
+        output::print(format!("nothing is pinned below {}\n", bpffs.display()).as_bytes())?;
+        return Ok(Code::Ok);
+    }
+    output::print(format!("{left}\n").as_bytes())?;
+    if !yes && !confirmed()? {
+        bail!("not confirmed; nothing was removed");
+    }
+    left.remove().code(Code::Datapath)?;
+    output::print(b"removed; packets go to the kernel\n")?;
+    Ok(Code::Ok)
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("stdin is not a terminal to ask on; say --yes");
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "Remove them, and drop these connections? [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

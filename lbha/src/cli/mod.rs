@@ -17,10 +17,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use self::exit::Code;
 
-/// Load balancer and NAT gateway in XDP, for a pair of bare-metal hosts.
+/// Load balancer in XDP, for a pair of bare-metal hosts.
 ///
-/// One program instead of HAProxy, keepalived and iptables: it forwards the elastic address to the servers, masquerades
-/// what they send, and keeps connections through restarts.
+/// It forwards the elastic address's connections to the servers before the kernel sees a packet, and keeps them through
+/// restarts.
 #[derive(Debug, Parser)]
 #[command(
     name = "lbha",

@@ -23,10 +23,13 @@ pub fn print(text: &[u8]) -> anyhow::Result<()> {
 
 /// Whether stdout is a terminal that shows colours, and may: <https://no-color.org>.
 pub fn wants_colour() -> bool {
+    io::stdout().is_terminal() && allows_colour()
+}
+
+/// Whether the environment has nothing against colour on a terminal.
+pub fn allows_colour() -> bool {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal()
-        && !set("NO_COLOR")
-        && env::var_os("TERM").is_none_or(|t| t != "dumb")
+    !set("NO_COLOR") && env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,18 +1,22 @@
 //! `lbha run`: the daemon, in the foreground.
 
 use std::{
-    net::SocketAddrV4,
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::bail;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR, Endpoint, Network, vip},
+    args::{DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR},
     concat_help,
-    exit::Code,
+    exit::{Code, WithCode},
+    output::allows_colour,
+};
+use crate::{
+    config::{self, Attach, Loaded, Overrides, Report},
+    daemon::{self, Options, StartError},
 };
 
 /// Load the datapath and forward, in the foreground.
@@ -27,8 +31,7 @@ use super::{
   sudo lbha run --iface ens14f0
       with the file, but on another interface
   sudo lbha run --iface ens14f0 --private-iface ens14f1 \\
-      --vip 147.75.78.116:80 --server 192.168.1.10:80 --server 192.168.1.11:80 \\
-      --masquerade 192.168.1.0/24
+      --vip 147.75.78.116:80 --server 192.168.1.10:80 --server 192.168.1.11:80
       without a file
   sudo lbha run --runtime-dir /run/lbha-test --bpffs /sys/fs/bpf/lbha-test
       next to another daemon, in a network namespace of its own"
@@ -47,12 +50,12 @@ pub struct RunArgs {
     pub private_iface: Option<String>,
 
     /// Address and port of a service; may be repeated
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = vip, help_heading = "Configuration")]
-    pub vip: Vec<SocketAddrV4>,
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Configuration")]
+    pub vip: Vec<String>,
 
     /// Server of the services given by --vip; may be repeated. The port defaults to the service's
     #[arg(long, value_name = "ADDRESS[:PORT]", help_heading = "Configuration")]
-    pub server: Vec<Endpoint>,
+    pub server: Vec<String>,
 
     /// How a new connection's server is chosen
     #[arg(long, value_name = "NAME", value_parser = ["rr", "wrr", "lc", "maglev", "source"],
@@ -67,9 +70,9 @@ pub struct RunArgs {
     #[arg(long, value_parser = ["tcp", "udp"], help_heading = "Configuration")]
     pub protocol: Option<String>,
 
-    /// Network whose outbound connections get the public address; may be repeated
+    /// Network whose outbound connections get the public address (not supported yet)
     #[arg(long, value_name = "NETWORK", help_heading = "Configuration")]
-    pub masquerade: Vec<Network>,
+    pub masquerade: Vec<String>,
 
     /// Where the admin socket lives
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUNTIME_DIR)]
@@ -83,9 +86,9 @@ pub struct RunArgs {
     #[arg(long)]
     pub keep_datapath: bool,
 
-    /// How XDP attaches: auto takes native where the driver has it
-    #[arg(long, value_enum, default_value_t)]
-    pub attach: AttachMode,
+    /// How XDP attaches [default: what the file says, else auto]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub attach: Option<AttachMode>,
 
     /// Form of the log on stderr
     #[arg(long, value_enum, default_value_t, help_heading = "Logging")]
@@ -111,10 +114,9 @@ impl RunArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AttachMode {
-    /// Native where the driver has it, generic elsewhere
-    #[default]
+    /// Native where the drivers have it, generic elsewhere
     Auto,
     /// In the driver, or not at all
     Native,
@@ -139,9 +141,75 @@ pub enum BpfLog {
     Debug,
 }
 
+impl From<AttachMode> for Attach {
+    fn from(mode: AttachMode) -> Self {
+        match mode {
+            AttachMode::Auto => Self::Auto,
+            AttachMode::Native => Self::Native,
+            AttachMode::Generic => Self::Generic,
+        }
+    }
+}
+
 pub fn run(args: RunArgs) -> anyhow::Result<Code> {
-    let RunArgs { .. } = args;
-    bail!("not wired yet")
+    let format = match args.log_format {
+        LogFormat::Text => daemon::LogFormat::Text,
+        LogFormat::Json => daemon::LogFormat::Json,
+    };
+    daemon::init_logging(format, &args.log_level)?;
+
+    let (file, Loaded { config, report }) = load(&args);
+    complain(&report);
+    let Some(mut config) = config else { return Ok(Code::InvalidConfig) };
+    if let Some(mode) = args.attach {
+        config.datapath.attach = mode.into();
+    }
+    let options = Options {
+        config,
+        config_file: file,
+        bpffs: args.bpffs,
+        keep_datapath: args.keep_datapath,
+        bpf_log: args.bpf_log as u8,
+    };
+    match daemon::run(options) {
+        Ok(()) => Ok(Code::Ok),
+        Err(error) if error.is::<StartError>() => Err(error).code(Code::Datapath),
+        Err(error) => Err(error),
+    }
+}
+
+/// The configuration from the file and the flags, and the file if there is one.
+fn load(args: &RunArgs) -> (Option<PathBuf>, Loaded) {
+    let overrides = Overrides {
+        iface: args.iface.clone(),
+        private_iface: args.private_iface.clone(),
+        vip: args.vip.clone(),
+        server: args.server.clone(),
+        scheduler: args.scheduler.clone(),
+        mode: args.mode.clone(),
+        protocol: args.protocol.clone(),
+        masquerade: args.masquerade.clone(),
+        runtime_dir: Some(args.runtime_dir.clone()),
+    };
+    let (path, asked_for) = args.config_file();
+    // Without the standard file the flags must say everything; the report says what is missing.
+    let absent = !asked_for && path.metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    if absent
+        && overrides
+            != (Overrides { runtime_dir: overrides.runtime_dir.clone(), ..Overrides::default() })
+    {
+        return (None, config::load(None, &overrides));
+    }
+    (Some(path.to_path_buf()), config::load_file(path, &overrides))
+}
+
+/// Shows what is wrong with a configuration, on stderr.
+pub fn complain(report: &Report) {
+    if !report.is_empty() {
+        let colour = io::stderr().is_terminal() && allows_colour();
+        // Nobody is left to tell when stderr is closed.
+        let _ = io::stderr().write_all(report.render(colour).as_bytes());
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -167,15 +235,13 @@ mod tests {
     fn the_quick_case_needs_no_file() {
         let args = parse(
             "lbha run --iface ens14f0 --private-iface ens14f1 --vip 147.75.78.116:80 \
-             --server 192.168.1.10:80 --server 192.168.1.11 --masquerade 192.168.1.0/24",
+             --server 192.168.1.10:80 --server 192.168.1.11",
         )
         .unwrap();
         assert_eq!(args.iface.as_deref(), Some("ens14f0"));
         assert_eq!(args.private_iface.as_deref(), Some("ens14f1"));
-        assert_eq!(args.vip, ["147.75.78.116:80".parse().unwrap()]);
-        assert_eq!(args.server.len(), 2);
-        assert_eq!(args.server[1].port, None);
-        assert_eq!(args.masquerade[0].prefix, 24);
+        assert_eq!(args.vip, ["147.75.78.116:80"]);
+        assert_eq!(args.server, ["192.168.1.10:80", "192.168.1.11"]);
         assert_eq!(args.config_file(), (Path::new("/etc/lbha/lbha.toml"), false));
     }
 
@@ -184,7 +250,7 @@ mod tests {
         let args = parse("lbha run").unwrap();
         assert_eq!(args.runtime_dir, Path::new("/run/lbha"));
         assert_eq!(args.bpffs, Path::new("/sys/fs/bpf/lbha"));
-        assert_eq!(args.attach, AttachMode::Auto);
+        assert_eq!(args.attach, None);
         assert_eq!(args.bpf_log, BpfLog::Off);
         assert_eq!(args.log_format, LogFormat::Text);
         assert!(!args.keep_datapath);
@@ -195,9 +261,6 @@ mod tests {
     #[test]
     fn bad_values_are_usage_errors_that_say_what_is_expected() {
         for (line, expected) in [
-            ("lbha run --vip 147.75.78.116", "expected ADDRESS:PORT"),
-            ("lbha run --server web1", "expected ADDRESS or ADDRESS:PORT"),
-            ("lbha run --masquerade 192.168.1.7/24", "192.168.1.0/24 is the network"),
             ("lbha run --log-level lbha=loud", "invalid"),
             ("lbha run --scheduler fastest", "rr, wrr, lc, maglev, source"),
             ("lbha run --attach offload", "auto, native, generic"),

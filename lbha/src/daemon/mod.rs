@@ -4,16 +4,14 @@
 //! in the same three steps: plan, difference, write.
 
 mod attach;
+mod left;
 mod logging;
 mod reconcile;
 mod shared;
 mod sweeper;
 mod view;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use aya::maps::{MapData, RingBuf};
 use lbha_common::event;
@@ -38,6 +36,7 @@ use crate::{
     plan::Ports,
 };
 
+pub use left::Left;
 pub use logging::{LogFormat, init as init_logging};
 
 use reconcile::Reconciler;
@@ -58,23 +57,19 @@ pub struct Options {
     pub bpf_log: u8,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// The datapath could not be set up: the kernel refuses something, another daemon holds the pins, an interface is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start")]
+pub struct StartError(#[source] anyhow::Error);
+
+/// Runs until SIGTERM or SIGINT. An error before the daemon is ready is a [`StartError`], unless it concerns the admin
+/// socket.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(Daemon::run(options));
     // A view of a million flows may be under way; nobody waits for it any more.
     runtime.shutdown_background();
     result
-}
-
-/// Takes the pins away, if no daemon holds them.
-pub fn detach(bpffs: &Path) -> anyhow::Result<()> {
-    let pins = Pins::open(bpffs)?;
-    for old in pins.other_versions() {
-        crate::datapath::pins::remove_version(&old)?;
-    }
-    pins.remove_all()?;
-    Ok(())
 }
 
 struct Daemon {
@@ -96,11 +91,11 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
 
         let server = Server::bind(&options.config.admin.socket)?;
-        let pins = Pins::open(&options.bpffs)?;
+        let pins = Pins::open(&options.bpffs).map_err(|error| StartError(error.into()))?;
         for old in pins.other_versions() {
             warn!(path = %old.display(), "pins of another version of lbha are there too; `lbha detach` removes them");
         }
-        let adopted = pins.has_maps();
+        let adopted = pins.pinned_maps() > 0;
         let started = Self::start(options, &pins).await;
         let (mut daemon, mut sweeps) = match started {
             Ok(started) => started,
@@ -109,7 +104,7 @@ impl Daemon {
                 if !adopted && let Err(error) = pins.remove_all() {
                     warn!(error = format!("{:#}", anyhow::Error::new(error)), "pins left behind");
                 }
-                return Err(error);
+                return Err(StartError(error).into());
             }
         };
         info!(
