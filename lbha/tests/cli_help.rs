@@ -43,7 +43,7 @@ fn usage_errors_exit_with_1() {
         "show nothing",
         "show services --watch=never",
         "show flows --client nobody",
-        "run --vip 147.75.78.116",
+        "run --attach offload",
         "completions cmd",
         "check --output yaml",
     ] {
@@ -52,6 +52,26 @@ fn usage_errors_exit_with_1() {
         assert!(output.stdout.is_empty(), "{arguments}: {output:?}");
         assert!(!output.stderr.is_empty(), "{arguments}");
     }
+}
+
+#[test]
+fn flags_that_make_no_configuration_exit_with_2_and_say_what_is_wrong() {
+    let output = run("run --vip 147.75.78.116");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        stderr,
+        "error: without a configuration file, --iface and --server are missing
+ |
+ = help: for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80
+
+error: --vip 147.75.78.116: a VIP needs its port
+ |
+ = help: write --vip 147.75.78.116:80
+
+command line: 2 errors
+"
+    );
 }
 
 #[test]

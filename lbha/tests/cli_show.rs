@@ -6,6 +6,7 @@ use std::{
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
+        process::CommandExt,
     },
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -35,18 +36,20 @@ struct Daemon {
 
 impl Daemon {
     fn start() -> Self {
-        Self::start_in(Scratch::new())
+        let mut daemon = Self { scratch: Scratch::new(), stop: None, thread: None };
+        daemon.launch();
+        daemon
     }
 
-    fn start_in(scratch: Scratch) -> Self {
+    fn launch(&mut self) {
         let (stop, stopped) = oneshot::channel();
-        let server = Server::bind(&scratch.socket()).unwrap();
+        let server = Server::bind(&self.scratch.socket()).unwrap();
         let thread = thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(server.serve(Arc::new(Fake::new()), stopped)).unwrap();
         });
-        Self { scratch, stop: Some(stop), thread: Some(thread) }
+        (self.stop, self.thread) = (Some(stop), Some(thread));
     }
 
     fn show(&self, arguments: &str) -> Output {
@@ -231,14 +234,22 @@ fn a_wrong_socket_is_named() {
 
 #[test]
 fn a_socket_that_one_may_not_use_says_who_may() {
-    if geteuid().is_root() {
-        // Nothing is forbidden to root; the message has a test of its own beside the client.
-        println!("skipped: runs as root");
-        return;
-    }
     let daemon = Daemon::start();
-    fs::set_permissions(daemon.scratch.socket(), fs::Permissions::from_mode(0)).unwrap();
-    let output = daemon.show("status");
+    let mut command = lbha();
+    command.args(["show", "status", "--socket"]).arg(daemon.scratch.socket());
+    if geteuid().is_root() {
+        // Nothing is forbidden to root: ask as nobody.
+        command.uid(NOBODY).gid(NOBODY);
+    } else {
+        fs::set_permissions(daemon.scratch.socket(), fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let output = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            println!("skipped: only root may run the binary where it was built");
+            return;
+        }
+        output => output.unwrap(),
+    };
     let (code, message) = failure(&output);
     assert_eq!(code, 3);
     assert!(message.starts_with("lbha: permission denied on "), "{message}");
@@ -254,7 +265,7 @@ fn garbage_is_not_believed() {
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>no</html>",
             1,
-            "cannot understand the daemon's answer to /v1/status: is it another version of lbha?",
+            "cannot understand the daemon's answer to /v1/status (another version of lbha?)",
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 1, "missing field `version`"),
         (
@@ -333,7 +344,7 @@ fn an_output_that_takes_nothing_is_an_error() {
 }
 
 /// A watching `lbha show` and the lines that it prints.
-fn watch(socket: &Path, arguments: &str) -> (Child, impl Iterator<Item = String>) {
+fn watch(socket: &Path, arguments: &str) -> (Child, impl Iterator<Item = String> + use<>) {
     let mut child = lbha()
         .args(["show", "--socket"])
         .arg(socket)
@@ -361,10 +372,9 @@ fn watching_prints_samples_with_their_time_and_rates_until_interrupted() {
     assert!(first[2].ends_with("-    -      -"), "{first:?}");
     assert_eq!(first[4], "");
     let second: Vec<_> = lines.by_ref().take(5).collect();
-    // 20 connections in some 0.2 s.
     let fields: Vec<_> = second[2].split_whitespace().collect();
-    let rate: f64 = fields[fields.len() - 3].parse().unwrap();
-    assert!((20.0..=110.0).contains(&rate), "{second:?}");
+    let rate = fields[fields.len() - 3];
+    assert!(rate != "-" && rate != "0", "{second:?}");
     assert_eq!(interrupt(child).code(), Some(0));
 }
 
@@ -381,38 +391,20 @@ fn watching_as_json_is_a_document_a_line() {
 
 #[test]
 fn watching_outlives_a_restart_of_the_daemon() {
-    let scratch = Scratch::new();
-    let socket = scratch.socket();
-    let mut daemon = Daemon::start_in(scratch);
-    let (mut child, mut lines) = watch(&socket, "services --watch=0.1");
-    assert!(lines.next().is_some());
+    let mut daemon = Daemon::start();
+    let (mut child, lines) = watch(&daemon.scratch.socket(), "services --watch=0.1");
+    let mut lines = lines.filter(|line| line.starts_with("www"));
+    assert!(lines.next().unwrap().ends_with("-    -      -"));
     daemon.stop();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let error = errors.next().unwrap();
     assert!(error.starts_with("lbha: no daemon listens on "), "{error}");
 
-    // What was printed before is through once the reader has to wait for the new daemon's.
-    let server = Server::bind(&socket).unwrap();
-    let (_stop, stopped) = oneshot::channel::<()>();
-    let thread = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            tokio::select! {
-                served = server.serve(Arc::new(Fake::new()), stopped) => served.unwrap(),
-                () = tokio::time::sleep(Duration::from_secs(3)) => {}
-            }
-        });
-    });
-    let mut unknown = 0;
-    for line in lines.by_ref().filter(|line| line.starts_with("www")) {
-        // No rate against the daemon that is gone.
-        unknown += usize::from(line.ends_with("-    -      -"));
-        if unknown == 2 {
-            break;
-        }
-    }
+    daemon.launch();
+    // No rate against the daemon that is gone.
+    assert!(lines.any(|line| line.ends_with("-    -      -")));
+    assert!(!lines.next().unwrap().ends_with("-    -      -"));
     assert_eq!(interrupt(child).code(), Some(0));
-    thread.join().unwrap();
 }
 
 #[test]
@@ -425,3 +417,5 @@ fn the_socket_answers_any_http_client() {
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n{\"ready\":true}"), "{answer}");
 }
+
+const NOBODY: u32 = 65534;

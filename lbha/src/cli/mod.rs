@@ -1,4 +1,5 @@
 //! The command line: which verbs there are, and from arguments to an exit code. One file per verb.
+#![forbid(unsafe_code)]
 
 pub mod args;
 pub mod check;
@@ -43,19 +44,14 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// Each is described where its arguments are: a comment here would replace that text.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Load the datapath and forward, in the foreground
     Run(run::RunArgs),
-    /// Validate the configuration; touches nothing
     Check(check::CheckArgs),
-    /// Take the datapath off the interfaces; forwarding stops
     Detach(detach::DetachArgs),
-    /// Show what the running daemon sees
     Show(show::ShowArgs),
-    /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
-    /// Print the version of lbha and of its pinned maps
     Version(version::VersionArgs),
 }
 

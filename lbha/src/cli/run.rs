@@ -91,11 +91,11 @@ pub struct RunArgs {
     pub attach: Option<AttachMode>,
 
     /// Form of the log on stderr
-    #[arg(long, value_enum, default_value_t, help_heading = "Logging")]
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logging")]
     pub log_format: LogFormat,
 
     /// What is logged: a level, or a filter like `info,lbha::net=debug`
-    #[arg(long, value_name = "FILTER", env = "LBHA_LOG", default_value = "info", value_parser = log_filter,
+    #[arg(long, value_name = "FILTER", env = "LBHA_LOG", hide_env_values = true, default_value = DEFAULT_LOG, value_parser = log_filter,
           help_heading = "Logging")]
     pub log_level: String,
 
@@ -213,8 +213,12 @@ pub fn complain(report: &Report) {
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
+    // A variable that is set to nothing is as good as unset.
+    let text = if text.trim().is_empty() { DEFAULT_LOG } else { text };
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
+
+const DEFAULT_LOG: &str = "info";
 
 #[cfg(test)]
 mod tests {
@@ -254,6 +258,7 @@ mod tests {
         assert_eq!(args.bpf_log, BpfLog::Off);
         assert_eq!(args.log_format, LogFormat::Text);
         assert!(!args.keep_datapath);
+        assert_eq!(log_filter(""), Ok("info".to_owned()));
         let args = parse("lbha run -c lbha.toml").unwrap();
         assert_eq!(args.config_file(), (Path::new("lbha.toml"), true));
     }

@@ -46,8 +46,14 @@ impl Ask {
             }
             Some(interval) => tokio::select! {
                 biased;
-                // Also when it cannot be installed: then Ctrl-C ends the program as it does by default.
-                Ok(()) = tokio::signal::ctrl_c() => Ok(Code::Ok),
+                // Without a handler Ctrl-C ends the program as it does by default, so a failure to install one is none.
+                Ok(()) = tokio::signal::ctrl_c() => {
+                    // The terminal wrote `^C`: the prompt belongs on a line of its own.
+                    if io::stdout().is_terminal() {
+                        print(b"\n")?;
+                    }
+                    Ok(Code::Ok)
+                }
                 ended = self.watch(noun, path, render, interval) => ended,
             },
         }
