@@ -1,6 +1,6 @@
 //! Changes under open connections: neighbours that move, routes and servers that go, a daemon that starts anew.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use lbha::datapath::{
     Desired,
@@ -13,7 +13,6 @@ use lbha_tests::{
     packet::{Frame, tcp_flags::*},
     prog::*,
 };
-use std::time::Duration;
 
 const NEAR: Prefix = (Ipv4Addr::new(203, 0, 113, 0), 24);
 const OTHER_ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 3];

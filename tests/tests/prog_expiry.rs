@@ -9,7 +9,9 @@ use lbha::datapath::{
     loader::Sizes,
 };
 use lbha_common::{
+    addr::Be32,
     conntrack::state,
+    counter::Counter,
     flow::{Flow4, FlowKey4},
 };
 use lbha_tests::{
@@ -78,7 +80,7 @@ fn a_connection_ends_when_both_directions_are_idle_and_not_before() {
     for connection in [client_only, server_only, none] {
         prog.carries(&connection);
     }
-    prog.public(both.from_client()).dropped(lbha_common::counter::Counter::DropNoFlow);
+    prog.public(both.from_client()).dropped(Counter::DropNoFlow);
     // A packet makes it young again; with longer timeouts it would not have ended at all.
     let result = run(&mut prog, &SHORT_ALL);
     assert_eq!((result.expired, result.connections), (0, 3));
@@ -195,13 +197,9 @@ fn tables_of_many_batches_are_swept_whole() {
     let client_half = prog.flows.flows.entries.get(&template.client_key(), 0).unwrap();
     let (mut keys, mut entries) = (Vec::new(), Vec::new());
     for n in 0..15_000u32 {
-        let key = FlowKey4 { saddr: lbha_common::addr::Be32::new(n), ..template.client_key() };
+        let key = FlowKey4 { saddr: Be32::new(n), ..template.client_key() };
         let idle = if n % 3 == 0 { AGE } else { 0 };
-        let entry = Flow4 {
-            saddr: lbha_common::addr::Be32::new(n | 1 << 24),
-            last_seen: now() - idle,
-            ..client_half
-        };
+        let entry = Flow4 { saddr: Be32::new(n | 1 << 24), last_seen: now() - idle, ..client_half };
         keys.extend([key, key.peer(&entry)]);
         entries.extend([entry, entry.mirror(&key)]);
     }
