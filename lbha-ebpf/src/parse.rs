@@ -253,8 +253,6 @@ fn header_checksum_holds(l3: usize) -> bool {
             + u64::from(load::<u32>(l3 + 12))
             + u64::from(load::<u32>(l3 + 16))
     };
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) + (sum >> 16) == 0xffff
+    // Folding keeps the remainder. A multiplication is all that LLVM makes of this; and the sum is not 0, there is a version.
+    sum.is_multiple_of(0xffff)
 }
