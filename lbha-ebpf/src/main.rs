@@ -10,6 +10,7 @@ mod access;
 mod atomic;
 #[cfg(feature = "bench")]
 mod bench;
+mod clock;
 mod datapath;
 mod forward;
 mod half_open;
