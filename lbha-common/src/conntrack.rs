@@ -65,10 +65,15 @@ pub const fn on_tcp(tcp_flags: u8, entry: u32) -> Update {
     update
 }
 
-/// Whether a new connection may take the place of this one: both sides have closed, or one has reset.
+/// Whether a new connection may take the place of this one: both sides have closed, or the server has reset.
+///
+/// A client's RST does not count, since anybody on the internet can send one in its name. Its next SYN goes to the same
+/// server on the same translation: if the RST was real the server takes the SYN for a new connection, and if it was not,
+/// the server answers with a challenge (RFC 5961 §4) and nothing is lost.
 #[inline(always)]
 pub const fn is_closing(entry: u32) -> bool {
-    entry & state::FINS == state::FINS || entry & state::RSTS != 0
+    let server_rst = if entry & state::REPLY != 0 { state::OWN_RST } else { state::PEER_RST };
+    entry & state::FINS == state::FINS || entry & server_rst != 0
 }
 
 /// Whether the flags are those of a connection's first packet.
@@ -199,6 +204,15 @@ mod tests {
         assert_eq!(c.phase(), Phase::TcpReset);
         c.server(tcp::ACK);
         assert_eq!(c.phase(), Phase::TcpEstablished);
+    }
+
+    #[test]
+    fn only_the_servers_rst_makes_room_for_a_new_connection() {
+        let mut c = Connection { client: 0, server: state::REPLY };
+        c.client(tcp::RST);
+        assert!(!is_closing(c.client) && !is_closing(c.server));
+        c.server(tcp::RST);
+        assert!(is_closing(c.client) && is_closing(c.server));
     }
 
     #[test]

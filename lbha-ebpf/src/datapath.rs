@@ -78,7 +78,8 @@ fn packet<const SIDE: u8, const MULTI_BUFFER: bool>(
             };
             // SAFETY: a per-CPU slot, and XDP programs do not nest: nobody else looks at it during this packet.
             let first = unsafe { &mut *first };
-            first.begin(key, now, &packet);
+            let fault = fault::<MULTI_BUFFER>(ctx, &packet, key.proto);
+            first.begin(key, now, &packet, fault);
             let verdict = unknown(first, &packet);
             if verdict != CONTINUE {
                 return verdict;
@@ -114,6 +115,19 @@ fn known(key: &FlowKey4, tcp_flags: u8, now: u32) -> Option<*const Flow4> {
         }
     }
     Some(flow)
+}
+
+/// What will have the packet dropped whatever its connection, found before it opens or confirms one.
+#[inline(always)]
+fn fault<const MULTI_BUFFER: bool>(ctx: &XdpContext, packet: &Packet, protocol: u8) -> Verdict {
+    if packet.fragment {
+        return stop(Counter::DropFragment);
+    }
+    // SAFETY: the IPv4 header is in bounds (parse::tuple).
+    if unsafe { load::<u8>(packet.l3 + 8) } <= 1 {
+        return stop(Counter::DropTtl);
+    }
+    lengths::<MULTI_BUFFER>(ctx, packet, protocol)
 }
 
 /// A packet of no confirmed connection; on `CONTINUE`, `first.flow` says how to translate it.

@@ -8,6 +8,8 @@
 
 mod access;
 mod atomic;
+#[cfg(feature = "bench")]
+mod bench;
 mod datapath;
 mod forward;
 mod half_open;

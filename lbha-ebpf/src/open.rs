@@ -49,10 +49,12 @@ pub struct First {
     outcome: u32,
     /// A closing connection's port, to fall back on.
     reusable: u32,
+    /// IPv4 total length.
+    pub total_len: u32,
+    /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
+    pub fault: Verdict,
     pub tcp_flags: u8,
-    /// Not 0: the packet is the first fragment of a datagram.
-    pub fragment: u8,
-    pub _pad: u16,
+    pub _pad: [u8; 3],
 }
 
 const FOUND: u32 = 1;
@@ -68,11 +70,12 @@ const EEXIST: i32 = -17;
 impl First {
     /// Takes down the packet. Translations and the port search are set by whoever needs them.
     #[inline(always)]
-    pub fn begin(&mut self, key: &FlowKey4, now: u32, packet: &Packet) {
+    pub fn begin(&mut self, key: &FlowKey4, now: u32, packet: &Packet, fault: Verdict) {
         self.key = *key;
         self.now = now;
+        self.total_len = packet.total_len;
+        self.fault = fault;
         self.tcp_flags = packet.tcp_flags;
-        self.fragment = packet.fragment.into();
         self.seq = 0;
         self.ack = 0;
     }
@@ -82,6 +85,9 @@ impl First {
 #[inline(never)]
 pub fn first_packet(first: &mut First) -> Verdict {
     if let Some(entry) = HALF_OPEN4.get_ptr_mut(first.key) {
+        if first.fault != CONTINUE {
+            return first.fault;
+        }
         return half_open(first, entry);
     }
     let key = &first.key;
@@ -110,8 +116,8 @@ fn open(first: &mut First, service: &Service) -> Verdict {
     if first.key.proto == proto::TCP && !conntrack::opens(first.tcp_flags) {
         return stop(Counter::DropNoFlow);
     }
-    if first.fragment != 0 {
-        return stop(Counter::DropFragment);
+    if first.fault != CONTINUE {
+        return first.fault;
     }
     let (back, verdict) = route_back(first.key.saddr);
     if verdict != CONTINUE {
@@ -128,6 +134,9 @@ fn open(first: &mut First, service: &Service) -> Verdict {
     };
     if hop.flags & next_hop_flag::VALID == 0 {
         return stop(Counter::DropUnresolved);
+    }
+    if first.total_len > u32::from(hop.mtu) {
+        return stop(Counter::DropTooBig);
     }
     let server_side = SETTINGS.get(0).map_or(u32::from(side::PRIVATE), |s| s.server_side) as u8;
     // Mode nat keeps the client's address, unless the client is a server itself: the chosen one would answer it directly.

@@ -253,7 +253,12 @@ impl Planner<'_> {
         };
         let device = devices.iter().find(connected).or_else(|| devices.first());
         if let Some(&ifindex) = device {
-            let source = self.fib.source_for(self.state, side, addr);
+            // Addresses of the servers' side may move to another host; a request from one that left after it moved
+            // would point the neighbour's ARP cache back here. A probe without a source is answered just as well.
+            let source = match side {
+                Side::Public => self.fib.source_for(self.state, side, addr),
+                Side::Private => None,
+            };
             self.plan.watched.insert(Watch { ifindex, addr, source });
         }
     }

@@ -44,7 +44,7 @@ pub enum ClientError {
     },
     #[error("the daemon answered {}: {message}", status.as_u16())]
     Status { status: StatusCode, message: String },
-    #[error("cannot understand the daemon's answer to {path}: is it another version of lbha?")]
+    #[error("cannot understand the daemon's answer to {path} (another version of lbha?)")]
     Decode {
         path: String,
         #[source]

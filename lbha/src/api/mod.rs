@@ -1,4 +1,5 @@
 //! The admin interface: HTTP/JSON over a Unix socket, and the types that are its contract.
+#![forbid(unsafe_code)]
 
 pub mod client;
 pub mod router;

@@ -234,7 +234,7 @@ impl Default for Timeouts {
             tcp_established: Duration::from_secs(124 * 60),
             tcp_fin_wait: Duration::from_secs(120),
             tcp_time_wait: Duration::from_secs(60),
-            tcp_reset: Duration::from_secs(30),
+            tcp_reset: Duration::from_secs(240),
             tcp_syn: Duration::from_secs(60),
             // RFC 4787 §4.3 REQ-5 recommends 5 minutes, and asks for at least 2.
             udp: Duration::from_secs(300),

@@ -4,16 +4,14 @@
 //! in the same three steps: plan, difference, write.
 
 mod attach;
+mod left;
 mod logging;
 mod reconcile;
 mod shared;
 mod sweeper;
 mod view;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use aya::maps::{MapData, RingBuf};
 use lbha_common::event;
@@ -38,6 +36,7 @@ use crate::{
     plan::Ports,
 };
 
+pub use left::Left;
 pub use logging::{LogFormat, init as init_logging};
 
 use reconcile::Reconciler;
@@ -58,23 +57,19 @@ pub struct Options {
     pub bpf_log: u8,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// The datapath could not be set up: the kernel refuses something, another daemon holds the pins, an interface is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start")]
+pub struct StartError(#[source] anyhow::Error);
+
+/// Runs until SIGTERM or SIGINT. An error before the daemon is ready is a [`StartError`], unless it concerns the admin
+/// socket.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(Daemon::run(options));
     // A view of a million flows may be under way; nobody waits for it any more.
     runtime.shutdown_background();
     result
-}
-
-/// Takes the pins away, if no daemon holds them.
-pub fn detach(bpffs: &Path) -> anyhow::Result<()> {
-    let pins = Pins::open(bpffs)?;
-    for old in pins.other_versions() {
-        crate::datapath::pins::remove_version(&old)?;
-    }
-    pins.remove_all()?;
-    Ok(())
 }
 
 struct Daemon {
@@ -96,11 +91,11 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
 
         let server = Server::bind(&options.config.admin.socket)?;
-        let pins = Pins::open(&options.bpffs)?;
+        let pins = Pins::open(&options.bpffs).map_err(|error| StartError(error.into()))?;
         for old in pins.other_versions() {
             warn!(path = %old.display(), "pins of another version of lbha are there too; `lbha detach` removes them");
         }
-        let adopted = pins.has_maps();
+        let adopted = pins.pinned_maps() > 0;
         let started = Self::start(options, &pins).await;
         let (mut daemon, mut sweeps) = match started {
             Ok(started) => started,
@@ -109,7 +104,7 @@ impl Daemon {
                 if !adopted && let Err(error) = pins.remove_all() {
                     warn!(error = format!("{:#}", anyhow::Error::new(error)), "pins left behind");
                 }
-                return Err(error);
+                return Err(StartError(error).into());
             }
         };
         info!(
@@ -127,11 +122,11 @@ impl Daemon {
         let reason = loop {
             tokio::select! {
                 changed = daemon.states.changed() => match changed {
-                    Ok(()) => daemon.network_changed(&pins)?,
+                    Ok(()) => daemon.network_changed(&pins),
                     // Without netlink the maps would go stale in silence.
                     Err(_) => break Err(anyhow::anyhow!("the netlink monitor has ended")),
                 },
-                Some(sweep) = sweeps.recv() => daemon.swept(sweep)?,
+                Some(sweep) = sweeps.recv() => daemon.swept(sweep),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     daemon.waiting_for_neighbours(ready.get_inner_mut()).await;
@@ -205,7 +200,7 @@ impl Daemon {
     }
 
     /// Links, addresses, routes or neighbours have changed.
-    fn network_changed(&mut self, pins: &Pins) -> anyhow::Result<()> {
+    fn network_changed(&mut self, pins: &Pins) {
         let state = self.states.borrow_and_update().clone();
         match Ports::find(&self.options.config, &state) {
             Ok(ports) => {
@@ -216,18 +211,30 @@ impl Daemon {
                     self.attach_again(pins, &state, &ports);
                 }
                 self.ports = ports;
-                let watched =
-                    self.reconciler.reconcile(&self.options.config, &state, &self.ports)?;
-                self.keeper.watch(watched);
-                self.shared.set_interface_gone(None);
+                self.reconcile(&state);
             }
             Err(error) => {
-                if self.shared.set_interface_gone(Some(error.to_string())) {
+                if self.shared.set_trouble(Some(error.to_string())) {
                     error!(%error, "an interface is gone; its last state stays until it is back");
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Brings the maps in line. What can't be written now is tried again with the next change.
+    fn reconcile(&mut self, state: &NetState) {
+        match self.reconciler.reconcile(&self.options.config, state, &self.ports) {
+            Ok(watched) => {
+                self.keeper.watch(watched);
+                self.shared.set_trouble(None);
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                if self.shared.set_trouble(Some(error.clone())) {
+                    error!(error, "the maps are not up to date");
+                }
+            }
+        }
     }
 
     fn attach_again(&mut self, pins: &Pins, state: &NetState, ports: &Ports) {
@@ -243,14 +250,17 @@ impl Daemon {
             }
             Err(error) => {
                 let error = anyhow::Error::new(error);
-                self.shared.set_interface_gone(Some(format!("{error:#}")));
+                self.shared.set_trouble(Some(format!("{error:#}")));
                 error!(error = format!("{error:#}"), "not attached");
             }
         }
     }
 
-    fn swept(&mut self, report: sweeper::Report) -> anyhow::Result<()> {
-        self.reconciler.release(&report.sweep.in_use)?;
+    fn swept(&mut self, report: sweeper::Report) {
+        if let Err(error) = self.reconciler.release(&report.sweep.in_use) {
+            // The indices stay taken until the next sweep says the same.
+            warn!(error = format!("{:#}", anyhow::Error::new(error)), "cannot give back indices");
+        }
         if report.sweep.expired > 0 {
             debug!(
                 expired = report.sweep.expired,
@@ -261,7 +271,6 @@ impl Daemon {
             );
         }
         self.shared.set_sweep(report.sweep);
-        Ok(())
     }
 
     /// Connections wait for neighbours on directly connected networks: have the kernel resolve them.

@@ -39,7 +39,8 @@ pub struct Shared {
 pub(super) struct State {
     pub config: Option<Config>,
     pub warnings: Vec<String>,
-    pub gone: Option<String>,
+    /// An interface is gone, or a map can't be written.
+    pub trouble: Option<String>,
     pub attached: Vec<Attached>,
     pub ports: Vec<(&'static str, Port)>,
     /// By index in the map of servers.
@@ -93,11 +94,11 @@ impl Shared {
         state.attached = attached;
     }
 
-    /// Whether that is news.
-    pub fn set_interface_gone(&self, reason: Option<String>) -> bool {
+    /// What keeps the daemon from being ready. Gives whether that is news.
+    pub fn set_trouble(&self, trouble: Option<String>) -> bool {
         let mut state = self.lock();
-        let news = state.gone != reason;
-        state.gone = reason;
+        let news = state.trouble != trouble;
+        state.trouble = trouble;
         news
     }
 

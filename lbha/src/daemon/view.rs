@@ -32,13 +32,13 @@ const DEFAULT_LIMIT: usize = 1000;
 impl View for Shared {
     fn ready(&self) -> bool {
         let state = self.snapshot();
-        state.gone.is_none() && !state.attached.is_empty() && state.config.is_some()
+        state.trouble.is_none() && !state.attached.is_empty() && state.config.is_some()
     }
 
     fn status(&self) -> types::Status {
         let state = self.snapshot();
         let mut warnings = state.warnings.clone();
-        warnings.extend(state.gone.clone());
+        warnings.extend(state.trouble.clone());
         for attached in &state.attached {
             if attached.mode.as_str() == "generic" {
                 let reason =

@@ -17,6 +17,7 @@ use lbha_common::{
     nexthop::{Interface, NextHop, ON_LINK, Tag, UNREACHABLE, next_hop_flag},
     service::{Backend, Service, ServiceKey4, Settings, address, backend_flag},
     stats::BackendStats,
+    wire::VLAN_ID,
 };
 
 use super::{
@@ -205,18 +206,16 @@ impl Applier {
                 ..Interface::default()
             };
             for (slot, tag) in interface.vlan.iter_mut().zip(&wanted.vlans) {
-                *slot = tag.tci;
+                *slot = Be16::from_raw(tag.tci.raw() & VLAN_ID);
             }
             if self.interfaces[side] == Some((interface, wanted.ifindex)) {
                 continue;
             }
-            if wanted.ifindex != 0 {
-                for (name, devices) in [
-                    ("DEVICES", &mut self.tables.devices),
-                    ("DEVICES_MB", &mut self.tables.devices_mb),
-                ] {
-                    devices.set(side as u32, wanted.ifindex, None, 0).map_err(map_error(name))?;
-                }
+            // Index 0 empties the slot.
+            for (name, devices) in
+                [("DEVICES", &mut self.tables.devices), ("DEVICES_MB", &mut self.tables.devices_mb)]
+            {
+                devices.set(side as u32, wanted.ifindex, None, 0).map_err(map_error(name))?;
             }
             self.tables
                 .interfaces

@@ -85,7 +85,7 @@ pub enum AttachError {
     )]
     Foreign { interface: String, program: String },
     #[error("{interface} does not take the program in {mode} mode{hint}")]
-    Refused { interface: String, mode: &'static str, hint: &'static str, source: ProgramError },
+    Refused { interface: String, mode: &'static str, hint: &'static str, source: Box<ProgramError> },
     #[error("cannot pin the link on {interface}")]
     Pin { interface: String, source: io::Error },
     #[error("cannot take over the link {path}")]
@@ -203,7 +203,7 @@ fn attach(
         Preference::Native => "; `attach = \"auto\"` falls back to generic mode, which is slower",
         _ => "",
     };
-    let source = refusal.expect("invariant: every mode was tried and refused");
+    let source = refusal.expect("invariant: every mode was tried and refused").into();
     Err(AttachError::Refused { interface: target.name.clone(), mode, hint, source })
 }
 
@@ -281,7 +281,8 @@ fn take_over(
 
 fn program_id(programs: &mut Programs, side: u8, multi_buffer: bool) -> Result<u32, AttachError> {
     let info = programs.get(side, multi_buffer)?.info();
-    info.map(|info| info.id()).map_err(|source| LoadError::Program { name: "lbha", source }.into())
+    info.map(|info| info.id())
+        .map_err(|source| LoadError::Program { name: "lbha", source: source.into() }.into())
 }
 
 fn remove_pin(path: &PathBuf) -> Result<(), AttachError> {

@@ -36,9 +36,9 @@ pub enum LoadError {
     #[error("cannot read the pinned map {map}")]
     Pinned { map: &'static str, source: MapError },
     #[error("cannot load the maps")]
-    Maps(#[source] EbpfError),
+    Maps(#[source] Box<EbpfError>),
     #[error("the kernel refuses the program {name}")]
-    Program { name: &'static str, source: ProgramError },
+    Program { name: &'static str, source: Box<ProgramError> },
     #[error("the object has no program {0}: it was not built from these sources")]
     Missing(&'static str),
 }
@@ -82,7 +82,7 @@ impl Programs {
         for map in MAPS {
             loader.map_pin_path(map, pins.map(map));
         }
-        Ok(Self { ebpf: loader.load(object).map_err(LoadError::Maps)? })
+        Ok(Self { ebpf: loader.load(object).map_err(|error| LoadError::Maps(error.into()))? })
     }
 
     /// The program for a side, verified.
@@ -98,14 +98,12 @@ impl Programs {
 
     /// A program of the object by name, verified.
     pub fn named(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {
-        let program: &mut Xdp = self
-            .ebpf
-            .program_mut(name)
-            .ok_or(LoadError::Missing(name))?
-            .try_into()
-            .map_err(|source| LoadError::Program { name, source })?;
+        let program: &mut Xdp =
+            self.ebpf.program_mut(name).ok_or(LoadError::Missing(name))?.try_into().map_err(
+                |source: ProgramError| LoadError::Program { name, source: source.into() },
+            )?;
         if program.fd().is_err() {
-            program.load().map_err(|source| LoadError::Program { name, source })?;
+            program.load().map_err(|source| LoadError::Program { name, source: source.into() })?;
         }
         Ok(program)
     }

@@ -100,9 +100,9 @@ impl Pins {
         Ok(links)
     }
 
-    /// Whether a daemon before this one left its maps.
-    pub fn has_maps(&self) -> bool {
-        MAPS.iter().any(|name| self.map(name).exists())
+    /// Maps that a daemon before this one has left.
+    pub fn pinned_maps(&self) -> usize {
+        MAPS.iter().filter(|name| self.map(name).exists()).count()
     }
 
     /// Other layout versions' directories: what an upgrade across a layout change leaves behind.

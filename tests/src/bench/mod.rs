@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod e2e;
+pub mod kernel_loop;
 pub mod wrk;
 
 /// The middle value; the mean of the two middle ones when their number is even. 0 of none.

@@ -135,7 +135,7 @@ fn what_a_file_leaves_out_has_the_documented_default() {
     assert_eq!(timeouts.tcp_established, Duration::from_secs(124 * 60));
     assert_eq!(timeouts.tcp_fin_wait, Duration::from_secs(120));
     assert_eq!(timeouts.tcp_time_wait, Duration::from_secs(60));
-    assert_eq!(timeouts.tcp_reset, Duration::from_secs(30));
+    assert_eq!(timeouts.tcp_reset, Duration::from_secs(240));
     assert_eq!(timeouts.tcp_syn, Duration::from_secs(60));
     assert_eq!(timeouts.udp, Duration::from_secs(300));
     assert_eq!(timeouts.udp_unreplied, Duration::from_secs(120));
