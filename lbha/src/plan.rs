@@ -8,7 +8,7 @@ use std::{
 use lbha_common::{addr::Be16, flow::side, nexthop::Tag, service::pick, wire::proto};
 
 use crate::{
-    config::{Config, Mode, Protocol, Scheduler, Service as ServiceConfig},
+    config::{Config, Mode, Pool, Protocol, Scheduler, Service as ServiceConfig},
     datapath::desired::{Desired, Hop, Interface, Prefix, Route, Server, Service, ServiceId},
     lb,
     net::{
@@ -181,7 +181,7 @@ impl Planner<'_> {
                 source_ports: (ports.first, ports.last),
             });
         }
-        let weights: Vec<u16> = pool.servers.iter().map(|server| server.weight).collect();
+        let weights = self.weights(pool, &servers);
         let identities: Vec<u64> =
             pool.servers.iter().map(|server| lb::name_hash(&server.name)).collect();
         let (pick, slots) = match service.scheduler {
@@ -194,29 +194,48 @@ impl Planner<'_> {
         self.plan.desired.services.insert(id, Service { pick, seed, servers, slots });
     }
 
+    /// A server that can't be reached takes no connections from those that can. If none can be, each keeps its part, and
+    /// the packets say why they are dropped.
+    fn weights(&self, pool: &Pool, servers: &[Server]) -> Vec<u16> {
+        let configured = || pool.servers.iter().map(|server| server.weight);
+        let reachable: Vec<u16> = configured()
+            .zip(servers)
+            .map(|(weight, server)| if self.is_reachable(server) { weight } else { 0 })
+            .collect();
+        if reachable.iter().any(|&weight| weight > 0) { reachable } else { configured().collect() }
+    }
+
+    fn is_reachable(&self, server: &Server) -> bool {
+        let hop = self.plan.desired.hops.get(&(server.address, 32));
+        hop.is_some_and(|hop| hop.dmac.is_some()) && (server.source.is_some() || server.keep_client)
+    }
+
     /// A server has a next hop of its own, resolved or not: a route of its own it gets from its neighbour entry.
     fn server_hop(&mut self, addr: Ipv4Addr, name: &str) {
-        if self.plan.desired.hops.contains_key(&(addr, 32)) {
-            if let Some((side, via)) = self.fib.next_hop(addr) {
-                self.watch(side, via);
+        let way = self.way_to(addr);
+        match way {
+            Some((side, via)) => self.watch(side, via),
+            None => {
+                self.warn(format!(
+                    "no route to server {name} ({addr}) through the servers' interface"
+                ));
             }
+        }
+        if self.plan.desired.hops.contains_key(&(addr, 32)) {
             return;
         }
-        let hop = match self.fib.next_hop(addr) {
-            Some((side, via)) => {
-                self.watch(side, via);
-                let hop = self.hop(side, via);
-                if hop.dmac.is_none() {
-                    self.warn(format!("server {name} ({addr}) does not answer ARP"));
-                }
-                hop
-            }
-            None => {
-                self.warn(format!("no route to server {name} ({addr}) through our interfaces"));
-                Hop::default()
-            }
-        };
+        let hop = way.map(|(side, via)| self.hop(side, via)).unwrap_or_default();
+        if way.is_some() && hop.dmac.is_none() {
+            self.warn(format!("server {name} ({addr}) does not answer ARP"));
+        }
         self.plan.desired.hops.insert((addr, 32), hop);
+    }
+
+    /// Servers are on their own side or nowhere. Where that side has lost its route, a default route would lead to the
+    /// internet, and what answered from there would belong to no connection.
+    fn way_to(&self, server: Ipv4Addr) -> Option<(Side, Ipv4Addr)> {
+        let own = if self.ports.one_armed() { Side::Public } else { Side::Private };
+        self.fib.next_hop(server).filter(|(side, _)| *side == own)
     }
 
     fn hop_to(&self, addr: Ipv4Addr) -> Option<Hop> {
@@ -239,7 +258,7 @@ impl Planner<'_> {
     }
 
     fn source_for(&self, server: Ipv4Addr) -> Option<Ipv4Addr> {
-        let (side, _) = self.fib.next_hop(server)?;
+        let (side, _) = self.way_to(server)?;
         self.fib.source_for(self.state, side, server)
     }
 
@@ -293,3 +312,7 @@ pub fn on_link_device(state: &NetState, ports: &Ports, addr: Ipv4Addr) -> Option
             .is_some_and(|all| all.iter().any(|own| own.prefix.contains(addr)))
     })
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

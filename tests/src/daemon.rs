@@ -40,6 +40,12 @@ servers = [
 ]
 "#;
 
+/// [`GUIDE_CONFIG`] with more lines for its service, and more tables.
+pub fn guide_config(service: &str, tables: &str) -> String {
+    let pool = "pool = \"nginx_pool\"\n";
+    GUIDE_CONFIG.replacen(pool, &format!("{pool}{service}\n"), 1) + "\n" + tables
+}
+
 /// The binary under test: `LBHA_BIN`.
 pub fn binary() -> Result<PathBuf> {
     let path = env::var_os("LBHA_BIN").context("LBHA_BIN is not set")?;

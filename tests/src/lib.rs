@@ -6,8 +6,8 @@
 //! | things that go away | [`scratch`], [`proc`] | directories, bpffs mounts and processes that end with their owner |
 //! | namespaces | [`netns`] | a network namespace with the processes in it |
 //! | network | [`topology`] | client, router, load balancer, layer 2 VLAN and web servers, addressed as in the guide |
-//! | programs | [`nginx`], [`peers`], [`daemon`] | web servers, the incumbents, and `lbha` itself |
-//! | traffic | [`http`], [`packet`] | an HTTP client, and frames for `BPF_PROG_TEST_RUN` with an independent checksum verifier |
+//! | programs | [`nginx`], [`peers`], [`daemon`], [`admin`] | web servers, the incumbents, and `lbha` itself with what it says |
+//! | traffic | [`http`], [`load`], [`udp`], [`flood`], [`packet`] | an HTTP client, continuous load, echo servers, spoofed SYNs, and frames for `BPF_PROG_TEST_RUN` with an independent checksum verifier |
 //! | measuring | [`bench`] | one module for each part of `cargo xtask bench` |
 //!
 //! Everything made here carries the pid of its maker in its name (`lbha-<pid>-<n>-<role>`), is removed when its
@@ -18,9 +18,12 @@
 //! [`anyhow::Result`]. A test that cannot run says so with [`skip`] or [`require_root!`].
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod bench;
 pub mod daemon;
+pub mod flood;
 pub mod http;
+pub mod load;
 pub mod netns;
 pub mod nginx;
 pub mod packet;
@@ -30,6 +33,7 @@ pub mod prog;
 pub mod scratch;
 pub mod signals;
 pub mod topology;
+pub mod udp;
 pub mod wait;
 
 use std::io::Write as _;

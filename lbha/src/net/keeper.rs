@@ -17,6 +17,9 @@
 //! `locktime`, 1 s, ago; the next check then brings it.) The answers also keep the entry REACHABLE, which serves the
 //! host's own connections to the servers.
 //!
+//! A neighbour that answers none of these is given to the kernel to verify (NUD_PROBE, see above): a host that is gone
+//! turns FAILED within 5 s of its last answer.
+//!
 //! An unresolved neighbour is given to the kernel to resolve (the kernel takes addresses from replies only for entries
 //! that exist), with a broadcast of the keeper's own beside it: a Backup without an address on this interface would have
 //! the kernel ask from another interface's address, which a server with strict rp_filter does not answer.
@@ -36,6 +39,8 @@ pub const ANSWER_TIME: Duration = Duration::from_millis(150);
 const QUICK_RETRY: Duration = Duration::from_millis(250);
 const QUICK_RETRIES: u32 = 4;
 const SLOW_RETRY: Duration = Duration::from_secs(1);
+/// Unanswered requests, one unicast and the rest broadcast, after which the kernel is asked to verify, once.
+const VERIFY_AFTER: u32 = QUICK_RETRIES + 1;
 /// What is due this soon is done now: many neighbours are checked in one wake-up.
 const BATCH: Duration = Duration::from_millis(10);
 
@@ -54,6 +59,8 @@ pub struct Watch {
 pub enum Probe {
     /// Have the kernel resolve the neighbour.
     Resolve { ifindex: IfIndex, addr: Ipv4Addr },
+    /// Have the kernel find out whether a neighbour that it believes to be there still is.
+    Verify { ifindex: IfIndex, addr: Ipv4Addr },
     /// Send an ARP request to this MAC address, which may be the broadcast address.
     Request { ifindex: IfIndex, addr: Ipv4Addr, source: Ipv4Addr, to: Mac },
 }
@@ -150,6 +157,9 @@ impl Entry {
                 self.due = Some(now + ANSWER_TIME);
             }
             Some(_) => {
+                if self.unanswered == VERIFY_AFTER {
+                    probes.push(Probe::Verify { ifindex, addr });
+                }
                 probes.push(request(super::arp::BROADCAST));
                 let quick = self.unanswered <= QUICK_RETRIES;
                 self.due = Some(now + if quick { QUICK_RETRY } else { SLOW_RETRY });

@@ -127,6 +127,12 @@ fn a_neighbour_that_never_answers_costs_a_broadcast_a_second() {
     b.neighbour(Some(OLD), Nud::Reachable);
     b.poll();
     b.wake();
+    for _ in 0..QUICK_RETRIES {
+        assert_eq!(b.wake(), [request(BROADCAST)]);
+    }
+    let verify = Probe::Verify { ifindex: DEV, addr: ADDR };
+    assert_eq!(b.wake(), [verify, request(BROADCAST)], "once, and soon");
+    b.neighbour(Some(OLD), Nud::Probe);
     for _ in 0..10 {
         assert_eq!(b.wake(), [request(BROADCAST)]);
     }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
@@ -31,6 +31,8 @@ use super::state::{IfIndex, NetState};
 pub enum NeighbourError {
     #[error("cannot have the kernel resolve {addr} on interface {ifindex}")]
     Resolve { ifindex: IfIndex, addr: Ipv4Addr, source: io::Error },
+    #[error("cannot have the kernel verify {addr} on interface {ifindex}")]
+    Verify { ifindex: IfIndex, addr: Ipv4Addr, source: io::Error },
     #[error("cannot open a packet socket for arp")]
     Socket(#[source] io::Error),
 }
@@ -51,26 +53,48 @@ impl Neighbours {
     /// when the neighbour has answered. Never to be used on a PERMANENT entry: NTF_USE makes that an ordinary one
     /// (__neigh_update).
     pub async fn probe(&self, ifindex: IfIndex, addr: Ipv4Addr) -> Result<(), NeighbourError> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = ifindex;
+        let mut message = about(ifindex, addr);
         message.header.flags = NeighbourFlags::Use;
-        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)));
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
+        self.change(message, NLM_F_CREATE).await.map_err(|source| NeighbourError::Resolve {
+            ifindex,
+            addr,
+            source,
+        })
+    }
 
-        let failed = |source| NeighbourError::Resolve { ifindex, addr, source };
-        let mut answers =
-            self.handle.clone().request(request).map_err(|e| failed(io::Error::other(e)))?;
+    /// Has the kernel verify the address of a neighbour that it holds for valid: after three unicast requests without an
+    /// answer the entry is FAILED. Not for PERMANENT entries, which would become ordinary ones.
+    pub async fn verify(&self, ifindex: IfIndex, addr: Ipv4Addr) -> Result<(), NeighbourError> {
+        let mut message = about(ifindex, addr);
+        message.header.state = NeighbourState::Probe;
+        self.change(message, 0).await.map_err(|source| NeighbourError::Verify {
+            ifindex,
+            addr,
+            source,
+        })
+    }
+
+    async fn change(&self, message: NeighbourMessage, flags: u16) -> io::Result<()> {
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut answers = self.handle.clone().request(request).map_err(io::Error::other)?;
         while let Some(answer) = answers.next().await {
             if let NetlinkPayload::Error(error) = answer.payload
                 && error.code.is_some()
             {
-                return Err(failed(error.to_io()));
+                return Err(error.to_io());
             }
         }
         Ok(())
     }
+}
+
+fn about(ifindex: IfIndex, addr: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = ifindex;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)));
+    message
 }
 
 /// The running keeper. Dropping it ends it. Needs CAP_NET_RAW and CAP_NET_ADMIN.
@@ -164,6 +188,11 @@ async fn perform(probe: Probe, socket: &ArpSocket, state: &NetState, neighbours:
             // The interface may be going; its next event is the end of that.
             if let Err(error) = neighbours.probe(ifindex, addr).await {
                 debug!(%addr, ifindex, error = ?error, "neighbour not probed");
+            }
+        }
+        Probe::Verify { ifindex, addr } => {
+            if let Err(error) = neighbours.verify(ifindex, addr).await {
+                debug!(%addr, ifindex, error = ?error, "neighbour not verified");
             }
         }
         Probe::Request { ifindex, addr, source, to } => {
