@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use lbha::datapath::{Desired, desired::ServiceId, loader::Sizes};
+use lbha::datapath::{Desired, desired::Route, desired::ServiceId, loader::Sizes};
 use lbha_common::flow::side::{PRIVATE as SERVERS, PUBLIC as INTERNET};
 use lbha_tests::{
     packet::{Frame, L4, checksum, parse, tcp_flags::*, verify},
@@ -23,6 +23,8 @@ fn network(keep_client: bool) -> Desired {
     let mut service = www(&mut desired).clone();
     service.servers.iter_mut().for_each(|server| server.port = 53);
     desired.services.insert(DNS, service);
+    // A server has a neighbour entry of its own, as on a real host, and may be a client too.
+    desired.routes.insert((WEB[1], 32), Route::Hop);
     desired
 }
 
@@ -203,6 +205,8 @@ fn corpus(connection: &Connection) -> Vec<Frame> {
     for n in 0..6 {
         frames.push(Frame::syn(client(n), vip()));
         frames.push(Frame::udp(client(n), at(VIP, 53)).payload(b"query"));
+        frames.push(Frame::syn(at(WEB[1], 5000 + n), vip()));
+        frames.push(Frame::udp(at(WEB[1], 5000 + n), at(VIP, 53)).payload(b"query"));
         frames.push(Frame::udp(at(WEB[0], 53), at(PRIVATE, 1024 + n)).without_checksum());
     }
     frames
