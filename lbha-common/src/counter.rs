@@ -118,6 +118,8 @@ counters! {
     DropRedirect = 31, Drop, "redirect_failed";
     /// The half-open table took no entry.
     DropHalfOpen = 32, Drop, "half_open_refused";
+    /// The route back to the source leads to the other side: the address is forged, or the routing is not symmetric.
+    DropWrongSide = 33, Drop, "source_from_wrong_side";
 }
 
 impl Counter {

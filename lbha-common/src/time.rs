@@ -33,7 +33,7 @@ mod tests {
     fn a_timeout_is_never_shorter_than_asked_for() {
         for nanos in [1, 999_999_999, 1_000_000_000, 60_000_000_000, 7_440_000_000_000] {
             let start = (1u64 << TICK_SHIFT) * 77 - 1;
-            let expired = (ticks(start) + ticks_covering(nanos)) as u64;
+            let expired = u64::from(ticks(start) + ticks_covering(nanos));
             assert!(expired << TICK_SHIFT >= start + nanos, "{nanos}");
         }
     }

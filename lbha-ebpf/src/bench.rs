@@ -136,22 +136,27 @@ fn prepare(ctx: &XdpContext, bench: *mut layout::Value, round: u32) -> bool {
         store(data + 14, load::<u32>(frame + 14));
         store(data + 18, load::<u32>(frame + 18));
         store(data + 22, load::<u32>(frame + 22));
-        store(data + 26, load::<u32>(frame + 26));
-        store(data + 30, load::<u32>(frame + 30));
-        store(data + 34, load::<u32>(frame + 34));
         store(data + 38, load::<u32>(frame + 38));
         store(data + 42, load::<u32>(frame + 42));
         store(data + 46, load::<u32>(frame + 46));
         store(data + 50, load::<u32>(frame + 50));
         store(data + 54, load::<u32>(frame + 54));
+        let mut addresses = load::<u64>(frame + 26);
+        let mut ports = load::<u32>(frame + 34);
         if clients != 0 {
             let (address, port) = layout::client((start as u32).wrapping_add(round), clients);
             let high = u32::from(u16::from_be(load(frame + 26))) + address;
             let low = u32::from(u16::from_be(load(frame + 28))) - address;
-            store(data + 26, (high << 16 | low).to_be());
-            let ports = u32::from_be(load(frame + 34)) + (port << 16);
-            store(data + 34, ports.to_be());
+            let source = u64::from((high << 16 | low).to_be());
+            addresses = if cfg!(target_endian = "little") {
+                addresses & !0xffff_ffff | source
+            } else {
+                addresses & 0xffff_ffff | source << 32
+            };
+            ports = (u32::from_be(ports) + (port << 16)).to_be();
         }
+        store(data + 26, addresses);
+        store(data + 34, ports);
     }
     true
 }

@@ -2,19 +2,19 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::xdp_action, helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lbha_common::{
     conntrack,
     counter::Counter,
     flow::{Flow4, FlowKey4},
     stats::InterfaceStats,
-    time::ticks,
     wire::{proto, tcp},
 };
 
 use crate::{
     access::{load, within},
+    clock,
     forward::forward,
     maps::{FLOWS4, INTERFACE_STATS, INTERFACES, WORKSPACE},
     open::{First, first_packet},
@@ -67,8 +67,7 @@ fn packet<const SIDE: u8, const MULTI_BUFFER: bool>(
     }
     // SAFETY: `tuple` has written the key when it says to continue.
     let key = unsafe { key.assume_init_ref() };
-    // SAFETY: no arguments.
-    let now = ticks(unsafe { bpf_ktime_get_coarse_ns() });
+    let now = clock::now();
 
     let flow: *const Flow4 = match known(key, packet.tcp_flags, now) {
         Some(flow) => flow,

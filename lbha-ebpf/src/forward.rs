@@ -1,5 +1,7 @@
 //! Translates a packet and sends it to its next hop.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_adjust_head, programs::XdpContext};
 use lbha_common::{
     counter::Counter,
@@ -15,6 +17,11 @@ use crate::{
     maps::{BACKEND_STATS, DEVICES, DEVICES_MB, NEXT_HOPS},
     parse::Packet,
     verdict::{Verdict, forwarded, stop},
+};
+
+const _: () = {
+    assert!(offset_of!(Flow4, saddr) == 0 && offset_of!(Flow4, daddr) == 4);
+    assert!(offset_of!(Flow4, sport) == 8 && offset_of!(Flow4, dport) == 10);
 };
 
 /// Whatever can refuse the packet comes before the first store: a packet leaves translated as a whole or not at all.
@@ -50,10 +57,10 @@ pub fn forward<const SIDE: u8, const MULTI_BUFFER: bool>(
     unsafe {
         store(l3 + 8, ttl - 1);
         store(l3 + 10, csum::apply(load(l3 + 10), flow.l3_delta));
-        store(l3 + 12, flow.saddr);
-        store(l3 + 16, flow.daddr);
-        store(l4, flow.sport);
-        store(l4 + 2, flow.dport);
+        // Both addresses at once, and both ports: neighbours in the packet and in the entry.
+        let entry = core::ptr::from_ref(flow) as usize;
+        store(l3 + 12, load::<u64>(entry + offset_of!(Flow4, saddr)));
+        store(l4, load::<u32>(entry + offset_of!(Flow4, sport)));
         let updated = if protocol == proto::TCP {
             csum::apply(load(checksum), flow.l4_delta)
         } else {

@@ -48,6 +48,12 @@ fn from_server(first: &mut First, entry: *mut Flow4) -> Verdict {
         first.other_key = first.key.peer(&first.flow);
         let confirmation = first.seq.wrapping_add(1);
         if let Some(client) = HALF_OPEN4.get_ptr_mut(first.other_key) {
+            // SAFETY: a map value; only compared.
+            if !translates_back(&first.key, unsafe { &*client }) {
+                // The client's half was evicted, and the client has begun anew elsewhere.
+                let _ = HALF_OPEN4.remove(first.key);
+                return stop(Counter::DropConflict);
+            }
             // SAFETY: a map value; aligned words.
             unsafe { (*client).expect_ack = confirmation };
             change(client, state::REPLIED, 0);
@@ -109,7 +115,7 @@ fn keep_server_half(first: &mut First) -> Verdict {
     CONTINUE
 }
 
-/// Whether `other`, found under the server's tuple, is the other direction of the connection under `key`.
+/// Whether `other`, found under the other direction's tuple, is the other direction of the connection under `key`.
 #[inline(always)]
 pub fn translates_back(key: &FlowKey4, other: &Flow4) -> bool {
     other.saddr == key.daddr
@@ -121,7 +127,8 @@ pub fn translates_back(key: &FlowKey4, other: &Flow4) -> bool {
 /// Moves a confirmed connection to the flow table: both directions or neither.
 #[inline(always)]
 fn promote(first: &mut First) -> Verdict {
-    first.flow.state &= !state::REPLIED;
+    // The client goes on, so a RST in its name was not its own.
+    first.flow.state &= !(state::REPLIED | state::OWN_RST);
     first.flow.expect_ack = 0;
     if first.tcp_flags & tcp::FIN != 0 {
         first.flow.state |= state::OWN_FIN;

@@ -3,6 +3,10 @@
 //! A packet's way is in `datapath.rs`; everything it does that does not touch a packet or a map is in `lbha-common`.
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "map methods take values too, but copy them to the stack first"
+)]
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic.rs says why; the toolchain is pinned")]
 
@@ -10,6 +14,7 @@ mod access;
 mod atomic;
 #[cfg(feature = "bench")]
 mod bench;
+mod clock;
 mod datapath;
 mod forward;
 mod half_open;

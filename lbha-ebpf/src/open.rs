@@ -119,7 +119,7 @@ fn open(first: &mut First, service: &Service) -> Verdict {
     if first.fault != CONTINUE {
         return first.fault;
     }
-    let (back, verdict) = route_back(first.key.saddr);
+    let (back, verdict) = route_back(first.key.saddr, first.key.side);
     if verdict != CONTINUE {
         return verdict;
     }
@@ -174,16 +174,22 @@ fn choose(key: &FlowKey4, service: &Service) -> Option<u32> {
     table.get(slot + SLOT_TABLE_HEADER).copied()
 }
 
-/// The next hop of the client's direction.
+/// The next hop of the client's direction. It must lead out of the side that the packet came in on (RFC 3704 §2.2): a
+/// forged source must not have lbha send into the servers' network, nor out of it.
 #[inline(always)]
-fn route_back(client: Be32) -> (u32, Verdict) {
-    match ROUTES4.get(&Key::new(32, client)).copied() {
-        None | Some(UNREACHABLE) => (0, stop(Counter::DropNoRoute)),
+fn route_back(client: Be32, from: u8) -> (u32, Verdict) {
+    let id = match ROUTES4.get(&Key::new(32, client)).copied() {
+        None | Some(UNREACHABLE) => return (0, stop(Counter::DropNoRoute)),
         Some(ON_LINK) => {
             let _ = EVENTS.output(Event { kind: event::kind::RESOLVE, addr: client }, 0);
-            (0, stop(Counter::DropUnresolved))
+            return (0, stop(Counter::DropUnresolved));
         }
-        Some(hop) => (hop, CONTINUE),
+        Some(id) => id,
+    };
+    match NEXT_HOPS.get(id) {
+        Some(hop) if hop.dev != from => (0, stop(Counter::DropWrongSide)),
+        Some(hop) if hop.flags & next_hop_flag::VALID != 0 => (id, CONTINUE),
+        _ => (0, stop(Counter::DropUnresolved)),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Every verdict by name: a packet that provokes it, the one counter that moves, and all that stays as it was.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use lbha::datapath::{
     desired::{Desired, Route},
@@ -46,6 +49,7 @@ const COVERED: &[(Counter, &[fn()])] = &[
     (DropHandshake, &[only_the_right_acknowledgement_confirms]),
     (DropConflict, &[a_translation_that_was_given_away_is_given_up]),
     (DropHeadroom, &[a_tag_needs_room_before_the_frame]),
+    (DropWrongSide, &[a_source_from_the_wrong_side_is_refused]),
     (DropRedirect, &[an_interface_that_is_not_there_is_not_sent_to]),
 ];
 
@@ -339,6 +343,20 @@ fn a_client_without_a_route_back_is_refused() {
         desired.routes.remove(&(Ipv4Addr::UNSPECIFIED, 0));
     });
     drops(&mut prog, DropNoRoute, &from_router(Frame::syn(client(0), vip())));
+}
+
+#[test]
+fn a_source_from_the_wrong_side_is_refused() {
+    let mut prog = Prog::new();
+    let mut desired = desired();
+    // A server has a neighbour entry of its own, as on a real host.
+    desired.routes.insert((WEB[1], 32), Route::Hop);
+    prog.apply(&desired);
+    let forged = SocketAddrV4::new(WEB[1], 40000);
+    drops(&mut prog, DropWrongSide, &from_router(Frame::syn(forged, vip())));
+    let outward = prog.private(Frame::syn(client(0), vip()));
+    outward.dropped(DropWrongSide);
+    assert_eq!((prog.flow_entries(), prog.half_open_entries()), (0, 0));
 }
 
 #[test]

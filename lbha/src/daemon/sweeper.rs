@@ -17,8 +17,8 @@ use crate::datapath::{
     tables::FlowTables,
 };
 
-/// From the end of a sweep to the start of the next.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// The least time from the end of a sweep to the start of the next. A long sweep is followed by a rest as long as it took.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A finished sweep.
 pub struct Report {
@@ -37,6 +37,7 @@ impl Sweeper {
         let mut tables = FlowTables::open(root)?;
         let (reports, receiver) = mpsc::channel(1);
         let run = move || {
+            let mut rest = INTERVAL;
             for number in 1.. {
                 let started = Instant::now();
                 let mut batch = started;
@@ -49,6 +50,7 @@ impl Sweeper {
                 match sweep(&mut tables, &timeouts, number, pause) {
                     Ok(Some(sweep)) => {
                         let report = Report { sweep, took: started.elapsed() };
+                        rest = report.took.max(INTERVAL);
                         if reports.blocking_send(report).is_err() {
                             return;
                         }
@@ -56,7 +58,7 @@ impl Sweeper {
                     Ok(None) => return,
                     Err(error) => warn!(%error, "a sweep of the flow tables failed"),
                 }
-                thread::park_timeout(INTERVAL);
+                thread::park_timeout(rest);
                 if reports.is_closed() {
                     return;
                 }

@@ -17,7 +17,7 @@ use lbha_common::{
     nexthop::{Interface, NextHop, ON_LINK, Tag, UNREACHABLE, next_hop_flag},
     service::{Backend, Service, ServiceKey4, Settings, address, backend_flag},
     stats::BackendStats,
-    wire::VLAN_ID,
+    wire::{VLAN_ID, proto},
 };
 
 use super::{
@@ -28,6 +28,9 @@ use super::{
 
 /// `BPF_F_INNER_MAP`: slot tables of different sizes may stand in one outer map.
 const INNER_MAP: u32 = 0x1000;
+
+/// Stands for the protocol of a service whose name is lost.
+const ANY_PROTOCOL: u8 = 0;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -127,17 +130,27 @@ impl Applier {
             self.service_ids.adopt(id, service.id.into());
             service_of.insert(service.id, id);
             self.services.insert(id, service);
+            // Where it can't be read (inner maps are opened by id, which takes CAP_SYS_ADMIN) it is written once more.
+            if let Ok(table) = self.tables.slots.get(&service.id.into(), 0)
+                && let Ok(slots) = table.iter().collect()
+            {
+                self.slots.insert(service.id.into(), slots);
+            }
         }
         for id in 0..MAX_BACKENDS as u32 {
             let backend = self.tables.backends.get(&id, 0)?;
             if backend.flags & backend_flag::VALID == 0 {
                 continue;
             }
-            // A service that is gone leaves servers without a name; a sweep gives their indices back.
-            let service = service_of.get(&backend.service).copied().unwrap_or(ServiceId {
-                vip: Ipv4Addr::UNSPECIFIED,
-                port: backend.service,
-                protocol: 0,
+            // A service that is gone leaves servers without a name; a sweep gives their indices back, and then its own.
+            let service = service_of.get(&backend.service).copied().unwrap_or_else(|| {
+                let gone = ServiceId {
+                    vip: Ipv4Addr::UNSPECIFIED,
+                    port: backend.service,
+                    protocol: ANY_PROTOCOL,
+                };
+                self.service_ids.adopt(gone, backend.service.into());
+                gone
             });
             let key =
                 BackendKey { service, address: backend.addr.into(), port: backend.port.get() };
@@ -485,18 +498,19 @@ impl Applier {
 
     /// The server's tuple is nobody's business any more, unless another service has the same server.
     fn forget_server(&mut self, key: &BackendKey) -> Result<(), ApplyError> {
-        let BackendKey { service, address, port } = *key;
-        let shared = self.backends.values().any(|other| {
-            Ipv4Addr::from(other.addr) == address
-                && other.port.get() == port
-                && self
-                    .services
-                    .iter()
-                    .any(|(id, s)| s.id == other.service && id.protocol == service.protocol)
-        });
-        if !shared && self.servers.remove(&(address, port, service.protocol)) {
-            ignore_absent(self.tables.servers.remove(&server_key(address, port, service.protocol)))
-                .map_err(map_error("SERVERS4"))?;
+        let BackendKey { address, port, .. } = *key;
+        for protocol in [proto::TCP, proto::UDP] {
+            let concerns = |key: &BackendKey| {
+                (key.address, key.port) == (address, port)
+                    && [protocol, ANY_PROTOCOL].contains(&key.service.protocol)
+            };
+            if concerns(key)
+                && !self.backend_ids.keys().any(concerns)
+                && self.servers.remove(&(address, port, protocol))
+            {
+                ignore_absent(self.tables.servers.remove(&server_key(address, port, protocol)))
+                    .map_err(map_error("SERVERS4"))?;
+            }
         }
         Ok(())
     }

@@ -81,7 +81,8 @@ pub fn sweep(
             let Some(batch) = walk.next_batch(&table.data)? else { break };
             for (key, entry) in batch {
                 result.in_use.backends.insert(entry.backend);
-                result.in_use.hops.insert(entry.next_hop);
+                // The other direction's too: its entry may have been evicted, and is made again from this one.
+                result.in_use.hops.extend([entry.next_hop, entry.peer_next_hop]);
                 if timeouts.idle(key.proto, entry, half_open, now) {
                     ended.push((*key, *entry));
                 } else if !entry.is_reply() {

@@ -71,6 +71,11 @@ impl<K: Clone + Eq + Hash> Ids<K> {
         }
     }
 
+    /// All keys that have an index.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.by_key.keys()
+    }
+
     /// Keys that are retired but still have their index.
     pub fn retired(&self) -> impl Iterator<Item = (&K, u32)> {
         self.by_key

@@ -173,7 +173,7 @@ fn look_around(cluster: &Cluster, screen: &Screen) -> Result<()> {
     screen.title("Each server's share");
     show_command(cluster, screen, &["show", "servers"])?;
     screen.title(&format!("Connections: one is open, to {}", name.trim()));
-    show_command(cluster, screen, &["show", "flows"])?;
+    show_command(cluster, screen, &["show", "flows", "--limit", "8", "-o", "wide"])?;
     screen.title("And the whole");
     show_command(cluster, screen, &["show", "status"])
 }
