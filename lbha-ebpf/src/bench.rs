@@ -144,7 +144,8 @@ fn prepare(ctx: &XdpContext, bench: *mut layout::Value, round: u32) -> bool {
         let mut addresses = load::<u64>(frame + 26);
         let mut ports = load::<u32>(frame + 34);
         if clients != 0 {
-            let (address, port) = layout::client((start as u32).wrapping_add(round), clients);
+            let turn = layout::turn((start as u32).wrapping_add(round), clients);
+            let (address, port) = layout::client(turn);
             let high = u32::from(u16::from_be(load(frame + 26))) + address;
             let low = u32::from(u16::from_be(load(frame + 28))) - address;
             let source = u64::from((high << 16 | low).to_be());

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use lbha::datapath::{
-    Desired,
-    desired::{Route, Server, ServiceId},
-    loader::Sizes,
+use lbha::{
+    datapath::{
+        Desired,
+        desired::{Route, Server, ServiceId},
+        loader::Sizes,
+    },
+    lb,
 };
-use lbha_common::{counter::Counter, flow::side::PUBLIC as INTERNET, select::mix32, service::pick};
+use lbha_common::{counter::Counter, flow::side::PUBLIC as INTERNET, service::pick};
 use lbha_tests::{
     packet::{Frame, parse},
     prog::*,
@@ -66,7 +69,7 @@ const LARGE: Sizes = Sizes { max_connections: 64, max_half_open: 16384 };
 #[test]
 fn weights_are_slots_and_slots_are_taken_in_order() {
     let mut desired = desired();
-    www(&mut desired).slots = vec![0, 0, 1, 0];
+    www(&mut desired).slots = lb::weighted_round_robin(&[3, 1]);
     let mut prog = Prog::with(&desired);
     let got = choices(&mut prog, &syns(0, 40));
     let expected = [WEB[0], WEB[0], WEB[1], WEB[0]].repeat(10);
@@ -85,34 +88,28 @@ fn the_turn_is_exact_over_all_cpus() {
     }
 }
 
-/// Slots by highest random weight: a server that goes leaves the others' slots alone, as with Maglev's tables.
-fn hashed_slots(servers: &[u16]) -> Vec<u16> {
-    let weight =
-        |slot: u32, server: u16| mix32(slot.wrapping_mul(0x9e37_79b9) ^ u32::from(server) << 7);
-    (0..4099)
-        .map(|slot| *servers.iter().max_by_key(|&&server| weight(slot, server)).unwrap())
-        .collect()
-}
-
-fn hashed(servers_in: &[u16]) -> Prog {
+/// The guide's service with five servers and Maglev's table, in which some of them are weightless.
+fn hashed(weights: &[u16]) -> Prog {
     let mut desired = servers(5);
+    let identities: Vec<u64> = (0..5).map(|n| u64::from(server(n).to_bits())).collect();
     www(&mut desired).pick = pick::CONNECTION;
-    www(&mut desired).slots = hashed_slots(servers_in);
+    www(&mut desired).slots = lb::maglev(&identities, weights);
     Prog::sized(&desired, LARGE)
 }
 
 #[test]
-fn a_hashed_connection_stays_with_its_server_and_a_removal_moves_only_its_own() {
+fn a_hashed_connection_stays_with_its_server_and_a_removal_moves_few_others() {
     let syns = syns(0, 4000);
-    let before = choices(&mut hashed(&[0, 1, 2, 3, 4]), &syns);
-    assert_eq!(before, choices(&mut hashed(&[0, 1, 2, 3, 4]), &syns), "another host agrees");
+    let before = choices(&mut hashed(&[1; 5]), &syns);
+    assert_eq!(before, choices(&mut hashed(&[1; 5]), &syns), "another host agrees");
     for (server, count) in tally(&before) {
-        assert!((650..950).contains(&count), "{server} has {count} of 4000");
+        assert!((700..900).contains(&count), "{server} has {count} of 4000");
     }
-    let after = choices(&mut hashed(&[0, 1, 3, 4]), &syns);
-    let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
-    assert_eq!(moved, tally(&before)[&server(2)], "nobody but its own clients");
+    let after = choices(&mut hashed(&[1, 1, 0, 1, 1]), &syns);
     assert!(!after.contains(&server(2)));
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    let own = tally(&before)[&server(2)];
+    assert!((own..own + 200).contains(&moved), "{moved} moved, of which {own} had to");
 }
 
 #[test]

@@ -21,8 +21,10 @@ use lbha_tests::{
     prog::*,
 };
 
-/// The tests of each verdict. A counter that is added without a test fails the last one.
-const COVERED: &[(Counter, &[fn()])] = &[
+type Tests = &'static [fn()];
+
+/// The tests of each verdict. A counter that is added without a test fails the first one.
+const COVERED: &[(Counter, Tests)] = &[
     (Forward, &[options_and_padding_are_kept]),
     (ForwardSame, &[a_server_reaches_the_service_through_its_own_side]),
     (PassMac, &[frames_to_others_are_left_alone]),

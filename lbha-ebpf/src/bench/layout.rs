@@ -26,16 +26,20 @@ pub const FRAME: usize = 8;
 
 const _: () = assert!(FRAME * 8 + HEADER == WORDS * 8);
 
-/// Client `n` of `clients + 1`, in an order that no prefetcher follows: what is added to the first half of the source
-/// address and taken from the second one, which leaves the header checksum as it is; and what is added to the port.
+/// A client's address has 64 ports.
+const PORT_BITS: u32 = 6;
+
+/// Client `n`: what is added to the first half of the source address and taken from the second one, which leaves the header
+/// checksum as it is; and what is added to the port.
 #[inline(always)]
-pub const fn client(round: u32, clients: u32) -> (u32, u32) {
-    // Each step is a bijection on numbers up to the mask.
-    let mut n = round.wrapping_mul(0x9e37_79b1) & clients;
-    n ^= n >> 9;
-    n = n.wrapping_mul(0x85eb_ca6b) & clients;
+pub const fn client(n: u32) -> (u32, u32) {
     (n >> PORT_BITS, n & ((1 << PORT_BITS) - 1))
 }
 
-/// A client's address has 64 ports.
-pub const PORT_BITS: u32 = 6;
+/// Whose turn it is of `clients + 1`, in an order that no prefetcher follows.
+#[inline(always)]
+pub const fn turn(round: u32, clients: u32) -> u32 {
+    // Each step is a bijection on the numbers up to the mask.
+    let n = round.wrapping_mul(0x9e37_79b1) & clients;
+    (n ^ n >> 9).wrapping_mul(0x85eb_ca6b) & clients
+}

@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod e2e;
 pub mod kernel_loop;
+pub mod memory;
 pub mod wrk;
 
 /// The middle value; the mean of the two middle ones when their number is even. 0 of none.

@@ -62,12 +62,23 @@ const FIRST_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(20, 0, 255, 2
 /// The connections that the program itself has opened.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
-pub const FEW: u32 = 1 << 12;
-pub const MANY: u32 = 1 << 20;
+const FEW: u32 = 1 << 12;
+const MANY: u32 = 1 << 20;
 const MAX_HALF_OPEN: u32 = 1 << 16;
 
+/// Makes a set on this object.
+type Make = fn(&[u8]) -> Result<Set>;
+
+/// What makes the sets, and the names of the scenarios in all but the first: tables of a million connections take seconds.
+pub const SETS: [(&[&str], Make); 4] = [
+    (&[], plain),
+    (&["tcp-v4-hit-vlan"], |object| vlan(object, true)),
+    (&["tcp-v4-hit-vlan-pop"], |object| vlan(object, false)),
+    (&["tcp-v4-hit-4k-of-1m", "tcp-v4-hit-1m"], million),
+];
+
 /// Known connections, new ones, and what is none of either.
-pub fn plain(object: &[u8]) -> Result<Set> {
+fn plain(object: &[u8]) -> Result<Set> {
     let sizes = Sizes { max_connections: 1 << 16, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let client = |n: u16| SocketAddrV4::new(CLIENT, 50000 + n);
@@ -83,7 +94,7 @@ pub fn plain(object: &[u8]) -> Result<Set> {
     prog.private(udp(query.destination(), query.source())).forwarded();
     prog.public(udp(client(2), DNS)).forwarded();
     let template = template(&mut prog)?;
-    insert(&prog, &template, FEW)?;
+    insert(&prog, &template, FEW, expiry::now())?;
 
     let hit = |name, frame: Vec<u8>| Scenario {
         name,
@@ -140,26 +151,28 @@ pub fn plain(object: &[u8]) -> Result<Set> {
     Ok(Set { prog, scenarios })
 }
 
-/// The same hit in a table with a million others.
-pub fn million(object: &[u8]) -> Result<Set> {
+/// Hits in a table of a million connections: of a few of them, as traffic has it, and of all of them in turn, where each hit
+/// waits for memory.
+fn million(object: &[u8]) -> Result<Set> {
     let sizes = Sizes { max_connections: MANY, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let template = template(&mut prog)?;
-    insert(&prog, &template, MANY)?;
+    insert(&prog, &template, MANY, expiry::now())?;
     let frame = Frame::tcp(FIRST_CLIENT, FULLNAT).payload(&[0x5a; 10]);
-    let scenario = Scenario {
-        name: "tcp-v4-hit-1m",
+    let scenario = |name, clients| Scenario {
+        name,
         side: side::PUBLIC,
-        frame: frame.macs(ROUTER_MAC, PUBLIC_MAC).build(),
-        clients: MANY,
+        frame: frame.clone().macs(ROUTER_MAC, PUBLIC_MAC).build(),
+        clients,
         counter: Counter::Forward,
         opens: false,
     };
-    Ok(Set { prog, scenarios: vec![scenario] })
+    let scenarios = vec![scenario("tcp-v4-hit-4k-of-1m", FEW), scenario("tcp-v4-hit-1m", MANY)];
+    Ok(Set { prog, scenarios })
 }
 
 /// One tag on the public side: the same on the private side, or none.
-pub fn vlan(object: &[u8], same: bool) -> Result<Set> {
+fn vlan(object: &[u8], same: bool) -> Result<Set> {
     let sizes = Sizes { max_connections: 4096, max_half_open: 4096 };
     let mut prog = Prog::of(object, &network(Some(same)), sizes);
     let client = SocketAddrV4::new(CLIENT, 50000);
@@ -180,7 +193,7 @@ pub fn vlan(object: &[u8], same: bool) -> Result<Set> {
     Ok(Set { prog, scenarios: vec![scenario] })
 }
 
-fn network(vlan: Option<bool>) -> Desired {
+pub fn network(vlan: Option<bool>) -> Desired {
     let tag = Tag { tpid: Be16::new(ETHERTYPE_VLAN), tci: Be16::new(VLAN) };
     let tags = |on: bool| if on { vec![tag] } else { vec![] };
     let (public, private) = (tags(vlan.is_some()), tags(vlan == Some(true)));
@@ -260,7 +273,7 @@ fn reply(connection: Connection, frame: Frame) -> Vec<u8> {
 }
 
 /// An entry towards each server as the program makes it, to learn the indices that the controller chose.
-fn template(prog: &mut Prog) -> Result<Vec<Flow4>> {
+pub fn template(prog: &mut Prog) -> Result<Vec<Flow4>> {
     for n in 0..SERVERS {
         prog.public(Frame::syn(SocketAddrV4::new(CLIENT, 51000 + n), FULLNAT)).forwarded();
     }
@@ -277,12 +290,11 @@ fn template(prog: &mut Prog) -> Result<Vec<Flow4>> {
     Ok(entries)
 }
 
-/// Inserts the connections of the loop's clients, spread over the servers.
-fn insert(prog: &Prog, template: &[Flow4], clients: u32) -> Result<()> {
+/// Inserts the connections of the loop's clients, spread over the servers, as if last seen at that tick.
+pub fn insert(prog: &Prog, template: &[Flow4], clients: u32, last_seen: u32) -> Result<()> {
     let (mut keys, mut flows) = (Vec::new(), Vec::new());
-    let now = expiry::now();
     for n in 0..clients {
-        let (address, port) = (n >> layout::PORT_BITS, n & ((1 << layout::PORT_BITS) - 1));
+        let (address, port) = layout::client(n);
         let address = FIRST_CLIENT.ip().to_bits() + (address << 16) - address;
         let key = FlowKey4 {
             saddr: Be32::new(address),
@@ -296,8 +308,8 @@ fn insert(prog: &Prog, template: &[Flow4], clients: u32) -> Result<()> {
         let of = &template[n as usize % template.len()];
         let source = Be16::new(1024 + (n as usize / template.len()) as u16);
         let flow = Flow4 {
-            last_seen: now,
-            created: now,
+            last_seen,
+            created: last_seen,
             state: state::PEER_PRIVATE,
             next_hop: of.next_hop,
             peer_next_hop: of.peer_next_hop,
