@@ -8,6 +8,8 @@ const RANDOM_TRIES: u32 = 32;
 pub const MAX_TRIES: u32 = 512;
 /// Tries after which a closing connection's port is taken rather than looking further for a free one.
 pub const TRIES_BEFORE_REUSE: u32 = 16;
+/// Tries after which a half-open connection gives its port up, if one that has been so for a while was in the way.
+pub const TRIES_BEFORE_EVICTION: u32 = RANDOM_TRIES;
 
 /// The ports to try for one new connection, in order: the client's own when it lies in the range, then random ones,
 /// then a scan from a random start (RFC 6056 §3.3.2, bounded).

@@ -13,10 +13,11 @@ use lbha_common::{
     counter::Counter,
     event::{self, Event},
     flow::{Flow4, FlowKey4, side},
-    nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_REUSE},
+    nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_EVICTION, TRIES_BEFORE_REUSE},
     nexthop::{ON_LINK, UNREACHABLE, next_hop_flag},
     select,
     service::{Backend, SLOT_TABLE_HEADER, Service, ServiceKey4, address, backend_flag, pick},
+    time::age,
     wire::proto,
 };
 
@@ -49,6 +50,9 @@ pub struct First {
     outcome: u32,
     /// A closing connection's port, to fall back on.
     reusable: u32,
+    /// Port and start of the oldest half-open connection among those in the way, to fall back on after that. Port 0: none.
+    oldest: u32,
+    oldest_created: u32,
     /// IPv4 total length.
     pub total_len: u32,
     /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
@@ -235,6 +239,7 @@ fn claim_port(
     }
     first.outcome = 0;
     first.reusable = 0;
+    first.oldest = 0;
     if try_port(0, first) == GO_ON {
         // SAFETY: the callback has the signature that the helper asks for, and needs no context.
         unsafe { bpf_loop(MAX_TRIES - 1, try_next_port as *mut c_void, core::ptr::null_mut(), 0) };
@@ -264,6 +269,10 @@ fn try_port(i: u32, first: &mut First) -> i64 {
         port = first.reusable as u16;
         reuse = true;
     }
+    if i == TRIES_BEFORE_EVICTION && first.oldest != 0 && age(first.now, first.oldest_created) > 0 {
+        port = first.oldest as u16;
+        evict(first, port);
+    }
     first.other_key.dport = Be16::new(port);
     // SAFETY: only read.
     if let Some(holder) = unsafe { FLOWS4.get(first.other_key) } {
@@ -286,10 +295,33 @@ fn try_port(i: u32, first: &mut First) -> i64 {
     first.other = first.flow.mirror(&first.key);
     match HALF_OPEN4.insert(first.other_key, &first.other, BPF_NOEXIST.into()) {
         Ok(()) => first.outcome = FOUND,
-        Err(EEXIST) => return GO_ON,
+        Err(EEXIST) => {
+            // SAFETY: only read.
+            if let Some(holder) = unsafe { HALF_OPEN4.get(first.other_key) }
+                && (first.oldest == 0 || age(first.oldest_created, holder.created) > 0)
+            {
+                first.oldest = u32::from(port);
+                first.oldest_created = holder.created;
+            }
+            return GO_ON;
+        }
         Err(_) => first.outcome = REFUSED,
     }
     STOP
+}
+
+/// Crowded by half-open connections: the table has room for more of them than there are ports, so a flood of SYNs would
+/// leave none to anybody else. As in the table itself, the older give way to the newer.
+#[inline(always)]
+fn evict(first: &mut First, port: u16) {
+    first.other_key.dport = Be16::new(port);
+    // SAFETY: only read.
+    if let Some(holder) = unsafe { HALF_OPEN4.get(first.other_key) } {
+        // Its client's direction goes first, so that nothing translates to this tuple any more when it is given away.
+        let holder_key = first.other_key.peer(holder);
+        let _ = HALF_OPEN4.remove(holder_key);
+        let _ = HALF_OPEN4.remove(first.other_key);
+    }
 }
 
 /// The same translation with another source port.

@@ -1,5 +1,7 @@
 //! What a running daemon says of itself, typed: `/v1` as the daemon's own types.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use lbha::api::types::{Flow, Flows, InterfaceCounters, Server, Service, Status};
 use serde::de::DeserializeOwned;
@@ -38,9 +40,19 @@ impl Lbha {
 
     /// Packets with this verdict, of both interfaces together.
     pub fn counter(&self, reason: &str) -> Result<u64> {
+        Ok(self.counters()?.get(reason).copied().unwrap_or(0))
+    }
+
+    /// Packets by verdict, of both interfaces together, without those that never came.
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
         let interfaces: Vec<InterfaceCounters> = self.typed("/v1/drops")?;
-        let all = interfaces.iter().flat_map(|interface| &interface.counters);
-        Ok(all.filter(|counter| counter.reason == reason).map(|counter| counter.packets).sum())
+        let mut sums = BTreeMap::new();
+        for counter in interfaces.into_iter().flat_map(|interface| interface.counters) {
+            if counter.packets > 0 {
+                *sums.entry(counter.reason).or_default() += counter.packets;
+            }
+        }
+        Ok(sums)
     }
 
     fn typed<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

@@ -134,6 +134,12 @@ impl Lbha {
         process.wait(STOP_LIMIT).with_context(|| self.logs())
     }
 
+    /// The exit status of a daemon that is to end by itself.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let process = self.process.take().context("the daemon was not started")?;
+        process.wait(STOP_LIMIT).with_context(|| self.logs())
+    }
+
     /// SIGKILL: what a crash looks like.
     pub fn kill9(&mut self) -> Result<()> {
         let process = self.process.take().context("the daemon does not run")?;
@@ -202,6 +208,14 @@ impl Lbha {
         self.dir.path().join("run")
     }
 
+    /// What is pinned. The kernel has files of its own on a bpffs (`maps.debug`, `progs.debug`).
+    pub fn pinned(&self) -> Result<Vec<String>> {
+        let names = fs::read_dir(&self.bpffs).context("read the bpffs")?;
+        let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<Result<_>>()?;
+        Ok(names.into_iter().filter(|name| !name.ends_with(".debug")).collect())
+    }
+
     /// The bpffs that the pins are on.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
@@ -220,6 +234,9 @@ impl Drop for Lbha {
             let lines: Vec<_> = logs.lines().collect();
             let tail = &lines[lines.len().saturating_sub(40)..];
             eprintln!("the end of the daemon's log:\n{}", tail.join("\n"));
+            if let Ok(counters) = self.counters() {
+                eprintln!("its counters: {counters:?}");
+            }
         }
     }
 }

@@ -237,6 +237,40 @@ fn a_port_of_a_closed_connection_is_given_again_when_ports_are_short() {
     prog.carries(&second);
 }
 
+#[test]
+fn a_port_of_an_old_half_open_connection_is_given_again_when_ports_are_short() {
+    let mut desired = desired();
+    www(&mut desired).slots = vec![0];
+    www(&mut desired).servers[0].source_ports = (2000, 2003);
+    let mut prog = Prog::with(&desired);
+    let half_open: Vec<_> = (0..4).map(|n| prog.begin(client(n), vip())).collect();
+    for one in &half_open {
+        prog.private(one.answer()).forwarded();
+    }
+    let mut started = |one: &Connection, ticks: u32| {
+        let table = &mut prog.flows.half_open.entries;
+        for key in [one.client_key(), one.server_key()] {
+            let mut entry = table.get(&key, 0).unwrap();
+            entry.created = entry.created.wrapping_add(ticks);
+            table.insert(key, entry, 0).unwrap();
+        }
+    };
+    // However long this test takes, none of them is old.
+    half_open.iter().for_each(|one| started(one, 1000));
+    // One of them has been waiting for a while: it is the one that gives way.
+    let old = &half_open[2];
+    started(old, 0_u32.wrapping_sub(1001));
+    let new = prog.connect(client(4), vip());
+    assert_eq!(new.source, old.source);
+    prog.public(old.from_client()).dropped(Counter::DropNoFlow);
+    prog.carries(&new);
+    // The others are confirmed as if nothing had been.
+    for one in half_open.iter().filter(|one| one.source != old.source) {
+        prog.public(one.from_client()).forwarded();
+        prog.carries(one);
+    }
+}
+
 /// SYNs of `count` clients of its own for each of several threads, as the router would send them.
 fn crowds(threads: u8, count: u16, port: impl Fn(u16) -> u16) -> Vec<Vec<Vec<u8>>> {
     let syn = |thread: u8, n: u16| {
