@@ -7,20 +7,21 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lbha_common::{
-    conntrack::state,
+    conntrack::{self, state},
     counter::Counter,
     flow::{Flow4, FlowKey4},
+    nexthop::next_hop_flag,
     wire::{proto, tcp},
 };
 
 use crate::{
-    maps::{BACKEND_STATS, FLOWS4, HALF_OPEN4},
+    maps::{BACKEND_STATS, FLOWS4, HALF_OPEN4, NEXT_HOPS},
     open::First,
     track::change,
-    verdict::{CONTINUE, Verdict, stop},
+    verdict::{ANEW, CONTINUE, Verdict, stop},
 };
 
-/// A packet whose tuple is in the half-open table under `entry`.
+/// A packet whose tuple is in the half-open table under `entry`. `ANEW`: its entries are gone, and it is a first packet.
 #[inline(always)]
 pub fn half_open(first: &mut First, entry: *mut Flow4) -> Verdict {
     // SAFETY: a map value. An LRU element may be given to another tuple while it is read; the copy then translates one
@@ -70,6 +71,14 @@ fn from_server(first: &mut First, entry: *mut Flow4) -> Verdict {
 
 #[inline(always)]
 fn from_client(first: &mut First, entry: *mut Flow4) -> Verdict {
+    let asks = first.key.proto != proto::TCP || conntrack::opens(first.tcp_flags);
+    if asks && first.flow.state & state::REPLIED == 0 && !is_resolved(first.flow.next_hop) {
+        // The server has gone before it answered, and the client tries again: with another one.
+        first.other_key = first.key.peer(&first.flow);
+        let _ = HALF_OPEN4.remove(first.key);
+        let _ = HALF_OPEN4.remove(first.other_key);
+        return ANEW;
+    }
     if first.key.proto != proto::TCP {
         return if first.flow.state & state::REPLIED != 0 {
             promote(first)
@@ -91,6 +100,11 @@ fn from_client(first: &mut First, entry: *mut Flow4) -> Verdict {
         && first.flow.state & state::REPLIED != 0
         && first.ack == first.flow.expect_ack;
     if confirms { promote(first) } else { stop(Counter::DropHandshake) }
+}
+
+#[inline(always)]
+fn is_resolved(next_hop: u16) -> bool {
+    NEXT_HOPS.get(u32::from(next_hop)).is_some_and(|hop| hop.flags & next_hop_flag::VALID != 0)
 }
 
 /// Makes the server's direction again if it was evicted. If its tuple has gone to another connection since, this one

@@ -29,7 +29,7 @@ use crate::{
         SERVERS4, SERVICES4, SETTINGS, SLOTS, TURNS, WORKSPACE,
     },
     parse::Packet,
-    verdict::{CONTINUE, Verdict, stop},
+    verdict::{ANEW, CONTINUE, Verdict, stop},
 };
 
 /// A packet without a confirmed connection, and the room to work on it (see [`crate::maps::WORKSPACE`]).
@@ -92,7 +92,10 @@ pub fn first_packet(first: &mut First) -> Verdict {
         if first.fault != CONTINUE {
             return first.fault;
         }
-        return half_open(first, entry);
+        let verdict = half_open(first, entry);
+        if verdict != ANEW {
+            return verdict;
+        }
     }
     let key = &first.key;
     let to = ServiceKey4 { addr: key.daddr, port: key.dport, proto: key.proto, _pad: 0 };

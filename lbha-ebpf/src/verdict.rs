@@ -10,6 +10,9 @@ pub type Verdict = u32;
 /// Not a verdict: go on with the packet.
 pub const CONTINUE: Verdict = u32::MAX;
 
+/// Not a verdict either: begin again with the packet.
+pub const ANEW: Verdict = u32::MAX - 1;
+
 /// The verdict of a counter that is not a forward.
 #[inline(always)]
 pub const fn stop(counter: Counter) -> Verdict {

@@ -271,6 +271,33 @@ fn a_port_of_an_old_half_open_connection_is_given_again_when_ports_are_short() {
     }
 }
 
+#[test]
+fn a_client_that_tries_again_leaves_a_server_that_has_gone_before_it_answered() {
+    let mut desired = desired();
+    www(&mut desired).slots = vec![0, 1];
+    let mut prog = Prog::with(&desired);
+    let silent = prog.begin(client(0), vip());
+    let answered = prog.begin(client(1), vip());
+    let gone = [silent.server, answered.server].map(|server| *server.ip());
+    assert_eq!(gone, WEB, "one each");
+    prog.private(answered.answer()).forwarded();
+
+    for web in WEB {
+        desired.hops.get_mut(&(web, 32)).unwrap().dmac = None;
+    }
+    prog.apply(&desired);
+    prog.public(Frame::syn(client(0), vip())).dropped(Counter::DropUnresolved);
+    desired.hops.get_mut(&(WEB[1], 32)).unwrap().dmac = Some(WEB_MAC[1]);
+    www(&mut desired).slots = vec![1];
+    prog.apply(&desired);
+    let again = prog.connect(client(0), vip());
+    assert_eq!(again.server.ip(), &WEB[1]);
+    prog.carries(&again);
+    // A server that has answered is the one that the client knows.
+    prog.public(answered.from_client()).forwarded();
+    prog.carries(&answered);
+}
+
 /// SYNs of `count` clients of its own for each of several threads, as the router would send them.
 fn crowds(threads: u8, count: u16, port: impl Fn(u16) -> u16) -> Vec<Vec<Vec<u8>>> {
     let syn = |thread: u8, n: u16| {
