@@ -6,7 +6,7 @@
 //! | things that go away | [`scratch`], [`proc`] | directories, bpffs mounts and processes that end with their owner |
 //! | namespaces | [`netns`] | a network namespace with the processes in it |
 //! | network | [`topology`] | client, router, load balancer, layer 2 VLAN and web servers, addressed as in the guide |
-//! | programs | [`nginx`], [`peers`], [`daemon`], [`admin`] | web servers, the incumbents, and `lbha` itself with what it says |
+//! | programs | [`nginx`], [`peers`], [`pass`], [`daemon`], [`admin`] | web servers, the incumbents, a foreign program, and `lbha` itself with what it says |
 //! | traffic | [`http`], [`load`], [`udp`], [`flood`], [`packet`] | an HTTP client, continuous load, echo servers, spoofed SYNs, and frames for `BPF_PROG_TEST_RUN` with an independent checksum verifier |
 //! | measuring | [`bench`] | one module for each part of `cargo xtask bench` |
 //!
@@ -27,6 +27,7 @@ pub mod load;
 pub mod netns;
 pub mod nginx;
 pub mod packet;
+pub mod pass;
 pub mod peers;
 pub mod proc;
 pub mod prog;

@@ -6,6 +6,7 @@ use lbha_tests::{
     daemon::{GUIDE_CONFIG, Lbha, guide_config},
     http::{Connection, Options},
     nginx::{Access, Nginx},
+    pass::Pass,
     require_daemon,
     topology::{LB_PRIVATE, PRIVATE, PUBLIC, SERVICE, Topology},
 };
@@ -121,6 +122,10 @@ fn with_one_arm_clients_and_servers_share_an_interface() {
         ))
         .unwrap();
     lb.ip(&format!("link set {PUBLIC} down\nroute replace default via 192.168.1.254\n")).unwrap();
+
+    // A veth device that a program sends back out of (XDP_TX) wakes its peer only if that one runs a program too
+    // (veth_xdp_flush); a redirect does so without.
+    let _pass = Pass::attach(vlan, "lb0").unwrap();
 
     let config = GUIDE_CONFIG.replace(PUBLIC, PRIVATE);
     let lbha = Lbha::start(&topology, &config).unwrap();

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeSet,
     net::{SocketAddr, SocketAddrV4},
-    time::{Duration, Instant},
+    thread,
+    time::Duration,
 };
 
 use lbha_tests::{
@@ -33,6 +34,12 @@ fn a_flood_of_a_million_syns_harms_no_open_connection() {
     let lbha = Lbha::start(&topology, GUIDE_CONFIG).unwrap();
     // The answers to nobody end here.
     topology.router.ip(&format!("route add blackhole {}\n", flood::SOURCES)).unwrap();
+    // The servers answer without keeping anything, and so without saying it again to nobody.
+    for web in &topology.web {
+        web.sysctl("net.ipv4.tcp_syncookies", "2").unwrap();
+    }
+    // With a queue the sender waits for the device rather than lose most of the flood (Linux 6.16 on veth).
+    topology.router.exec("tc", ["qdisc", "add", "dev", "lb0", "root", "pfifo"]).unwrap();
 
     topology.client.run_in(|| {
         let mut open: Vec<_> =
@@ -43,9 +50,10 @@ fn a_flood_of_a_million_syns_harms_no_open_connection() {
                 assert_eq!(connection.get("/").unwrap().text(), *name);
             }
         };
-        let begun = Instant::now();
-        let flood = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| flood::syns(&topology.router, SERVICE, 1_000_000).unwrap());
+        let flood = thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                flood::syns(&topology.router, SERVICE, 1_000_000, Duration::from_secs(58)).unwrap()
+            });
             let mut rounds = 0;
             while !flood.is_finished() {
                 all_work(&mut open);
@@ -54,8 +62,7 @@ fn a_flood_of_a_million_syns_harms_no_open_connection() {
             assert!(rounds >= 3, "{rounds} rounds of requests during the flood");
             flood.join().unwrap()
         });
-        assert!(flood > 900_000, "only {flood} SYNs left");
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        assert_eq!(flood, 1_000_000, "SYNs within a minute");
 
         // New connections at once: the first SYN gets its answer.
         for _ in 0..20 {
@@ -73,7 +80,7 @@ fn a_flood_of_a_million_syns_harms_no_open_connection() {
     let servers = lbha.servers().unwrap();
     let begun: u64 = servers.iter().map(|server| server.traffic.connections).sum();
     let established: u64 = servers.iter().map(|server| server.traffic.established).sum();
-    assert!(begun > 800_000, "{begun}");
+    assert!(begun > 900_000, "{begun}");
     assert_eq!(established, 120);
 }
 

@@ -7,19 +7,13 @@ use std::{
     time::Duration,
 };
 
-use aya::programs::XdpMode;
-use lbha::datapath::{
-    OBJECT,
-    loader::{Programs, Sizes},
-    pins::Pins,
-};
-use lbha_common::flow::side;
 use lbha_tests::{
     daemon::{self, GUIDE_CONFIG, Lbha, guide_config},
     http::{Connection, Options},
     load::{Kind, Load, Report},
     netns::Netns,
     nginx::{Access, Nginx},
+    pass::Pass,
     require_daemon,
     scratch::ScratchDir,
     topology::{PRIVATE, PUBLIC, SERVICE, Topology},
@@ -171,18 +165,7 @@ fn a_second_daemon_on_the_same_pins_is_told_who_has_them() {
 fn a_foreign_program_is_named_and_stays() {
     require_daemon!();
     let topology = Topology::new().unwrap();
-    let dir = ScratchDir::new("foreign").unwrap();
-    let bpffs = dir.mount_bpffs().unwrap();
-    // The object under other pins: a program that lbha has not put there.
-    let foreign = topology.lb.run_in(|| {
-        let pins = Pins::open(&bpffs).unwrap();
-        let sizes = Sizes { max_connections: 1024, max_half_open: 1024 };
-        let mut programs = Programs::load(OBJECT, &pins, sizes, 0).unwrap();
-        let program = programs.get(side::PRIVATE, false).unwrap();
-        let index = nix::net::if_::if_nametoindex(PRIVATE).unwrap();
-        program.attach_to_if_index(index, XdpMode::Driver).unwrap();
-        programs
-    });
+    let foreign = Pass::attach(&topology.lb, PRIVATE).unwrap();
     let there = xdp_on(&topology.lb, PRIVATE).unwrap();
 
     let mut lbha = Lbha::prepare(&topology.lb, GUIDE_CONFIG, &[]).unwrap();

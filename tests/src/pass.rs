@@ -1,0 +1,37 @@
+//! A program that passes every packet, for where a test needs one that is not the daemon's.
+
+use anyhow::{Context as _, Result};
+use aya::programs::XdpMode;
+use lbha::datapath::{
+    OBJECT,
+    loader::{Programs, Sizes},
+    pins::Pins,
+};
+use lbha_common::flow::side;
+use nix::net::if_::if_nametoindex;
+
+use crate::{netns::Netns, scratch::ScratchDir};
+
+/// lbha's own object with empty tables, natively on an interface, without a pin; it goes with the value.
+pub struct Pass {
+    _programs: Programs,
+    // After the programs: fields drop in order.
+    _dir: ScratchDir,
+}
+
+impl Pass {
+    pub fn attach(namespace: &Netns, device: &str) -> Result<Self> {
+        let dir = ScratchDir::new("pass")?;
+        let bpffs = dir.mount_bpffs()?;
+        let programs = namespace.run_in(|| {
+            let pins = Pins::open(&bpffs)?;
+            let sizes = Sizes { max_connections: 1024, max_half_open: 1024 };
+            let mut programs = Programs::load(OBJECT, &pins, sizes, 0)?;
+            let index = if_nametoindex(device).with_context(|| format!("find {device}"))?;
+            let program = programs.get(side::PRIVATE, false)?;
+            program.attach_to_if_index(index, XdpMode::Driver)?;
+            anyhow::Ok(programs)
+        })?;
+        Ok(Self { _programs: programs, _dir: dir })
+    }
+}
