@@ -1,2 +1,64 @@
+//! The XDP program's entry points: one a side, each with and without support for multi-buffer packets.
+//!
+//! A packet's way is in `datapath.rs`; everything it does that does not touch a packet or a map is in `lbha-common`.
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "map methods take values too, but copy them to the stack first"
+)]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "atomic.rs says why; the toolchain is pinned")]
+
+mod access;
+mod atomic;
+#[cfg(feature = "bench")]
+mod bench;
+mod clock;
+mod datapath;
+mod forward;
+mod half_open;
+mod maps;
+mod open;
+mod parse;
+mod track;
+mod verdict;
+
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+use lbha_common::flow::side::{PRIVATE, PUBLIC};
+
+/// Internet side.
+#[xdp]
+pub fn lbha_public(ctx: XdpContext) -> u32 {
+    datapath::run::<PUBLIC, false>(&ctx)
+}
+
+/// Servers' side.
+#[xdp]
+pub fn lbha_private(ctx: XdpContext) -> u32 {
+    datapath::run::<PRIVATE, false>(&ctx)
+}
+
+/// Internet side, for interfaces whose MTU needs multi-buffer packets.
+#[xdp(frags)]
+pub fn lbha_public_mb(ctx: XdpContext) -> u32 {
+    datapath::run::<PUBLIC, true>(&ctx)
+}
+
+/// Servers' side, for interfaces whose MTU needs multi-buffer packets.
+#[xdp(frags)]
+pub fn lbha_private_mb(ctx: XdpContext) -> u32 {
+    datapath::run::<PRIVATE, true>(&ctx)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The linker removes every path that gets here: nothing in the program can panic, or it would not load.
+    loop {}
+}
+
+/// The kernel asks for a GPL-compatible licence before it allows some helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,1 +1,73 @@
+//! The harness under the tests that need root, the demo and the benchmarks. This list is its map, bottom up.
+//!
+//! | layer | module | what it gives |
+//! |---|---|---|
+//! | waiting | [`wait`] | poll a condition until a deadline: nothing else in the crate sleeps |
+//! | things that go away | [`scratch`], [`proc`] | directories, bpffs mounts and processes that end with their owner |
+//! | namespaces | [`netns`] | a network namespace with the processes in it |
+//! | network | [`topology`] | client, router, load balancer, layer 2 VLAN and web servers, addressed as in the guide |
+//! | programs | [`nginx`], [`peers`], [`daemon`], [`admin`] | web servers, the incumbents, and `lbha` itself with what it says |
+//! | traffic | [`http`], [`load`], [`udp`], [`flood`], [`packet`] | an HTTP client, continuous load, echo servers, spoofed SYNs, and frames for `BPF_PROG_TEST_RUN` with an independent checksum verifier |
+//! | measuring | [`bench`] | one module for each part of `cargo xtask bench` |
+//!
+//! Everything made here carries the pid of its maker in its name (`lbha-<pid>-<n>-<role>`), is removed when its
+//! value is dropped, also while a panic unwinds, and is swept by the next run if the maker was killed ([`scratch::sweep`]).
+//! Traffic never leaves the namespaces.
+//!
+//! A test panics rather than return an error, so that the message has a line number; the harness itself returns
+//! [`anyhow::Result`]. A test that cannot run says so with [`skip`] or [`require_root!`].
+#![deny(unsafe_code)]
 
+pub mod admin;
+pub mod bench;
+pub mod daemon;
+pub mod flood;
+pub mod http;
+pub mod load;
+pub mod netns;
+pub mod nginx;
+pub mod packet;
+pub mod peers;
+pub mod proc;
+pub mod prog;
+pub mod scratch;
+pub mod signals;
+pub mod topology;
+pub mod udp;
+pub mod wait;
+
+use std::io::Write as _;
+
+/// Says why a test does not run, past libtest's capture, in the form that `cargo xtask test` counts.
+pub fn skip(reason: &str) {
+    // Not eprintln!: libtest would show it only for tests that fail. One write, since tests run side by side.
+    let _ = std::io::stderr().write_all(format!("SKIP: {reason}\n").as_bytes());
+}
+
+/// Whether the process may make namespaces and load programs.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Leaves the test, with a `SKIP:` line, unless it runs as root.
+#[macro_export]
+macro_rules! require_root {
+    () => {
+        if !$crate::is_root() {
+            $crate::skip("needs root to make network namespaces");
+            return;
+        }
+    };
+}
+
+/// Leaves the test, with a `SKIP:` line, unless it runs as root and `LBHA_BIN` names the daemon to test.
+#[macro_export]
+macro_rules! require_daemon {
+    () => {
+        $crate::require_root!();
+        if $crate::daemon::binary().is_err() {
+            $crate::skip("LBHA_BIN does not name an lbha binary");
+            return;
+        }
+    };
+}

@@ -1,0 +1,154 @@
+//! Every verdict has a name: the counters of the datapath.
+//!
+//! Discriminants are append-only, they index pinned maps. The names are the metric labels and the lines of `show drops`.
+
+/// What becomes of the packets that a counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Translated and sent on.
+    Forward,
+    /// Left to the kernel, untouched.
+    Pass,
+    /// Ours, and dropped.
+    Drop,
+}
+
+impl Class {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident = $value:literal, $class:ident, $label:literal;)+) => {
+        /// A verdict with its reason.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $name = $value,)+
+        }
+
+        impl Counter {
+            /// All of them, in order.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            pub const fn class(self) -> Class {
+                match self {
+                    $(Self::$name => Class::$class,)+
+                }
+            }
+
+            /// The metric label.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+
+            /// One line for people: what it means and what to look at.
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Translated and sent out of the other interface.
+    Forward = 0, Forward, "forward";
+    /// Translated and sent out of the interface it came in on.
+    ForwardSame = 1, Forward, "forward_same";
+
+    /// To another host's MAC address, or broadcast or multicast.
+    PassMac = 2, Pass, "not_our_mac";
+    /// Neither IPv4 nor IPv6: ARP and the like.
+    PassNotIp = 3, Pass, "not_ip";
+    /// IPv6: left to the kernel.
+    PassIpv6 = 4, Pass, "ipv6";
+    /// Another VLAN than the interface's, or more than two tags.
+    PassVlan = 5, Pass, "other_vlan";
+    /// ICMP: left to the kernel.
+    PassIcmp = 6, Pass, "icmp";
+    /// Neither TCP, UDP nor ICMP: VRRP and the like.
+    PassProtocol = 7, Pass, "other_protocol";
+    /// A fragment of a datagram that is not ours, or one without ports.
+    PassFragment = 8, Pass, "fragment";
+    /// Not a packet of ours that can be read: the kernel says what is wrong with it.
+    PassMalformed = 9, Pass, "malformed_pass";
+    /// No service, no connection: SSH, BGP, health checks and all else that is the host's own.
+    PassUnmatched = 10, Pass, "unmatched";
+
+    /// Lengths that contradict each other, in a packet of ours.
+    DropMalformed = 16, Drop, "malformed";
+    /// IPv4 header checksum wrong.
+    DropChecksum = 17, Drop, "bad_ip_checksum";
+    /// TTL used up.
+    DropTtl = 18, Drop, "ttl_exceeded";
+    /// First fragment of a datagram of ours; fragments are not followed yet.
+    DropFragment = 19, Drop, "fragment_of_ours";
+    /// Part of no known connection, and not the start of one.
+    DropNoFlow = 20, Drop, "no_flow";
+    /// The service has no server that takes new connections.
+    DropNoServer = 21, Drop, "no_server";
+    /// No route back to the client through our interfaces.
+    DropNoRoute = 22, Drop, "no_route";
+    /// The next hop's MAC address is not known (yet).
+    DropUnresolved = 23, Drop, "next_hop_unresolved";
+    /// Larger than the next hop's MTU.
+    DropTooBig = 24, Drop, "too_big";
+    /// The flow table is full: new connections are refused, known ones go on.
+    DropTableFull = 25, Drop, "flow_table_full";
+    /// No source port is free towards the chosen server.
+    DropNoPort = 26, Drop, "no_free_port";
+    /// The load balancer has no address on the servers' side to translate to.
+    DropNoSource = 27, Drop, "no_source_address";
+    /// Not the acknowledgement that would complete the handshake.
+    DropHandshake = 28, Drop, "bad_handshake";
+    /// The translated tuple belongs to another connection; the client's next try starts anew.
+    DropConflict = 29, Drop, "nat_conflict";
+    /// The frame could not be given its new layer 2 header.
+    DropHeadroom = 30, Drop, "no_headroom";
+    /// The outgoing interface is not in the device map.
+    DropRedirect = 31, Drop, "redirect_failed";
+    /// The half-open table took no entry.
+    DropHalfOpen = 32, Drop, "half_open_refused";
+    /// The route back to the source leads to the other side: the address is forged, or the routing is not symmetric.
+    DropWrongSide = 33, Drop, "source_from_wrong_side";
+}
+
+impl Counter {
+    /// Length of the arrays in the maps.
+    pub const ROOM: usize = 64;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_unique_and_fit() {
+        let names: HashSet<_> = Counter::ALL.iter().map(|c| c.as_str()).collect();
+        let numbers: HashSet<_> = Counter::ALL.iter().map(|&c| c as u32).collect();
+        assert_eq!(names.len(), Counter::ALL.len());
+        assert_eq!(numbers.len(), Counter::ALL.len());
+        assert!(Counter::ALL.iter().all(|&c| (c as usize) < Counter::ROOM));
+    }
+
+    #[test]
+    fn helps_are_sentences() {
+        for counter in Counter::ALL {
+            assert!(
+                counter.help().ends_with('.') && !counter.help().starts_with(' '),
+                "{counter:?}"
+            );
+        }
+    }
+}

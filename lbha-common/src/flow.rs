@@ -1,0 +1,211 @@
+//! Flow entries: key, value, and the other direction's entry.
+
+use crate::{
+    addr::{Be16, Be32},
+    conntrack::state,
+    csum,
+};
+
+/// Where packets come in. Part of the key, so that nothing from the public side can match a server's direction.
+pub mod side {
+    pub const PUBLIC: u8 = 0;
+    pub const PRIVATE: u8 = 1;
+    pub const COUNT: usize = 2;
+}
+
+/// The tuple of a packet as it comes in. Aligned so that the BPF back end copies it in words: at 4 it calls a byte loop.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey4 {
+    pub saddr: Be32,
+    pub daddr: Be32,
+    pub sport: Be16,
+    pub dport: Be16,
+    pub proto: u8,
+    /// One of [`side`].
+    pub side: u8,
+    pub _pad: u16,
+}
+
+/// Everything that a packet of a known flow needs; 64 bytes, so that an element of the kernel's hash table (48 bytes of
+/// its own, then the key) is two cache lines exactly, and the value is the second one.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow4 {
+    /// Addresses and ports to write.
+    pub saddr: Be32,
+    pub daddr: Be32,
+    pub sport: Be16,
+    pub dport: Be16,
+    /// Delta of the IPv4 header checksum: addresses and TTL.
+    pub l3_delta: u16,
+    /// Delta of the TCP or UDP checksum: addresses and ports.
+    pub l4_delta: u16,
+    /// Last packet, in ticks (see [`crate::time`]).
+    pub last_seen: u32,
+    /// Bits of [`state`].
+    pub state: u32,
+    /// Index of this direction's next hop.
+    pub next_hop: u16,
+    /// Index of the other direction's next hop, so that a lost half can be made again from the other.
+    pub peer_next_hop: u16,
+    /// Index of the server that was chosen (per service; see [`crate::service::Backend`]).
+    pub backend: u16,
+    pub _pad: u16,
+    /// First packet, in ticks.
+    pub created: u32,
+    /// Half-open TCP entries of the client's direction: the acknowledgement number that confirms the handshake.
+    pub expect_ack: u32,
+    /// Room for what a connection still has to learn (MSS clamp, NAT binding) without a new layout.
+    pub _reserved: [u32; 6],
+}
+
+const _: () = assert!(size_of::<FlowKey4>() == 16 && size_of::<Flow4>() == 64);
+
+impl FlowKey4 {
+    /// The tuple of the packets that come back after `flow` has translated this one.
+    #[inline(always)]
+    pub const fn peer(&self, flow: &Flow4) -> Self {
+        Self {
+            saddr: flow.daddr,
+            daddr: flow.saddr,
+            sport: flow.dport,
+            dport: flow.sport,
+            proto: self.proto,
+            side: if flow.state & state::PEER_PRIVATE != 0 { side::PRIVATE } else { side::PUBLIC },
+            _pad: 0,
+        }
+    }
+}
+
+impl Flow4 {
+    /// The entry under `key` that translates to the given tuple; deltas are computed here, once.
+    #[inline(always)]
+    pub const fn new(key: &FlowKey4, saddr: Be32, daddr: Be32, sport: Be16, dport: Be16) -> Self {
+        let addresses = csum::replace32(key.saddr.raw(), saddr.raw())
+            + csum::replace32(key.daddr.raw(), daddr.raw());
+        let ports = csum::replace16(key.sport.raw(), sport.raw())
+            + csum::replace16(key.dport.raw(), dport.raw());
+        Self {
+            saddr,
+            daddr,
+            sport,
+            dport,
+            l3_delta: csum::fold(addresses + csum::TTL_DELTA as u32),
+            l4_delta: csum::fold(addresses + ports),
+            last_seen: 0,
+            state: 0,
+            next_hop: 0,
+            peer_next_hop: 0,
+            backend: 0,
+            _pad: 0,
+            created: 0,
+            expect_ack: 0,
+            _reserved: [0; 6],
+        }
+    }
+
+    /// The other direction's entry, to stand under `key.peer(self)`.
+    #[inline(always)]
+    pub const fn mirror(&self, key: &FlowKey4) -> Self {
+        let peer_key = key.peer(self);
+        let mut peer = Self::new(&peer_key, key.daddr, key.saddr, key.dport, key.sport);
+        peer.last_seen = self.last_seen;
+        peer.created = self.created;
+        peer.backend = self.backend;
+        peer.next_hop = self.peer_next_hop;
+        peer.peer_next_hop = self.next_hop;
+        peer.state = mirror_state(self.state, key.side);
+        peer
+    }
+
+    /// Whether two entries translate to the same tuple.
+    #[inline(always)]
+    pub const fn same_translation(&self, other: &Self) -> bool {
+        self.saddr.raw() == other.saddr.raw()
+            && self.daddr.raw() == other.daddr.raw()
+            && self.sport.raw() == other.sport.raw()
+            && self.dport.raw() == other.dport.raw()
+    }
+
+    #[inline(always)]
+    pub const fn is_reply(&self) -> bool {
+        self.state & state::REPLY != 0
+    }
+}
+
+/// State bits as seen from the other direction, whose peer comes in on `own_side`.
+#[inline(always)]
+const fn mirror_state(entry: u32, own_side: u8) -> u32 {
+    // OWN_* and PEER_* are neighbours: swapping the pairs is two shifts.
+    let own = entry & (state::OWN_FIN | state::OWN_RST);
+    let peer = entry & (state::PEER_FIN | state::PEER_RST);
+    let mut mirrored = (own << 1) | (peer >> 1) | (entry & state::REPLIED);
+    if entry & state::REPLY == 0 {
+        mirrored |= state::REPLY;
+    }
+    if own_side == side::PRIVATE {
+        mirrored |= state::PEER_PRIVATE;
+    }
+    mirrored
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::proto;
+
+    fn key() -> FlowKey4 {
+        FlowKey4 {
+            saddr: Ipv4Addr::new(203, 0, 113, 10).into(),
+            daddr: Ipv4Addr::new(147, 75, 78, 116).into(),
+            sport: Be16::new(40000),
+            dport: Be16::new(80),
+            proto: proto::TCP,
+            side: side::PUBLIC,
+            _pad: 0,
+        }
+    }
+
+    fn forward(key: &FlowKey4) -> Flow4 {
+        let mut flow = Flow4::new(
+            key,
+            Ipv4Addr::new(192, 168, 1, 1).into(),
+            Ipv4Addr::new(192, 168, 1, 10).into(),
+            Be16::new(1024),
+            Be16::new(8080),
+        );
+        flow.state = state::PEER_PRIVATE | state::OWN_FIN;
+        flow.next_hop = 3;
+        flow.peer_next_hop = 4;
+        flow
+    }
+
+    #[test]
+    fn the_mirror_of_the_mirror_is_the_entry() {
+        let key = key();
+        let flow = forward(&key);
+        let (peer_key, peer) = (key.peer(&flow), flow.mirror(&key));
+        assert_eq!(peer_key.side, side::PRIVATE);
+        assert_eq!(peer.state, state::REPLY | state::PEER_FIN);
+        assert_eq!((peer.next_hop, peer.peer_next_hop), (4, 3));
+        assert_eq!(peer_key.peer(&peer), key);
+        assert_eq!(peer.mirror(&peer_key), flow);
+    }
+
+    proptest! {
+        #[test]
+        fn nat_there_and_back_is_the_identity(a: u32, b: u32, c: u32, d: u32, ports: [u16; 4], check: u16) {
+            prop_assume!(check != 0xffff);
+            let key = FlowKey4 { saddr: Be32::new(a), daddr: Be32::new(b), sport: Be16::new(ports[0]), dport: Be16::new(ports[1]), ..key() };
+            let flow = Flow4::new(&key, Be32::new(c), Be32::new(d), Be16::new(ports[2]), Be16::new(ports[3]));
+            let back = flow.mirror(&key);
+            prop_assert_eq!((back.saddr, back.daddr, back.sport, back.dport), (key.daddr, key.saddr, key.dport, key.sport));
+            prop_assert_eq!(csum::apply(csum::apply(check, flow.l4_delta), back.l4_delta), check);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Contract types of the admin interface (`/v1`): what `-o json` prints. Fields are added, never renamed or removed.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    pub version: String,
+    /// Layout version of the pinned maps.
+    pub abi: u32,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    /// `None` when flags are all there is.
+    pub config: Option<String>,
+    /// Directory of the pins.
+    pub pins: String,
+    pub ready: bool,
+    /// What an operator should look at, in words: generic mode, unresolved neighbours, no source address.
+    pub warnings: Vec<String>,
+    pub interfaces: Vec<Interface>,
+    pub flow_table: Table,
+    pub half_open_table: Table,
+    pub services: usize,
+    pub servers: usize,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Interface {
+    /// `public` or `private`.
+    pub side: String,
+    /// As configured.
+    pub name: String,
+    /// Where the program is attached: the interface itself, or the device below a VLAN.
+    pub attached_to: String,
+    pub ifindex: u32,
+    pub mac: String,
+    pub mtu: u32,
+    /// VLAN ids of its frames, outermost first.
+    pub vlans: Vec<u16>,
+    /// `native`, `generic` or `detached`.
+    pub mode: String,
+    /// Whether the program takes multi-buffer packets (large MTUs).
+    pub multi_buffer: bool,
+    pub program_id: Option<u32>,
+    pub forwarded_packets: u64,
+    pub forwarded_bytes: u64,
+    pub passed_packets: u64,
+    pub dropped_packets: u64,
+}
+
+/// Usage of a flow table, in connections.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Table {
+    pub connections: u64,
+    pub capacity: u64,
+}
+
+/// Packets and bytes of IP, and connections.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Traffic {
+    /// Connections begun.
+    pub connections: u64,
+    /// Connections confirmed by the client.
+    pub established: u64,
+    /// Confirmed connections in the flow table at the last sweep.
+    pub current: u64,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+}
+
+/// `GET /v1/services`
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Service {
+    pub name: String,
+    pub vip: Ipv4Addr,
+    pub port: u16,
+    pub protocol: String,
+    pub scheduler: String,
+    pub mode: String,
+    pub pool: String,
+    pub servers: usize,
+    /// Servers that new connections can reach: weight above 0 and next hop resolved.
+    pub usable_servers: usize,
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// `GET /v1/servers`: a server of a service; one that serves two services is there twice.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Server {
+    pub service: String,
+    pub pool: String,
+    pub name: String,
+    pub address: SocketAddrV4,
+    pub weight: u16,
+    /// `usable`, `unresolved` (no MAC address yet), `no_source` (no address of ours on its side) or `retired` (taken out
+    /// of the configuration, with connections left).
+    pub state: String,
+    /// MAC address of the next hop, once it is known.
+    pub mac: Option<String>,
+    /// Source address of `fullnat` connections to it.
+    pub source: Option<Ipv4Addr>,
+    /// Its part of the service's connections, 0 to 1.
+    pub share: f64,
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// Parameters of `GET /v1/flows`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct FlowQuery {
+    /// At most so many; 1000 when absent.
+    pub limit: Option<usize>,
+    pub service: Option<String>,
+    pub server: Option<String>,
+    pub client: Option<Ipv4Addr>,
+    pub state: Option<String>,
+}
+
+/// `GET /v1/flows`
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Flows {
+    pub flows: Vec<Flow>,
+    /// More matched than `limit`.
+    pub truncated: bool,
+}
+
+/// A connection.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Flow {
+    pub protocol: String,
+    /// `syn`, `established`, `fin_wait`, `time_wait`, `reset`, `unreplied` or `udp`.
+    pub state: String,
+    /// `None` when the service is no longer configured.
+    pub service: Option<String>,
+    pub server: Option<String>,
+    pub client: SocketAddrV4,
+    pub vip: SocketAddrV4,
+    /// What the server sees as the client.
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+    pub age_seconds: u64,
+    pub idle_seconds: u64,
+    pub expires_seconds: u64,
+}
+
+/// `GET /v1/drops`: every verdict of an interface, with its reason.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct InterfaceCounters {
+    pub side: String,
+    pub name: String,
+    pub counters: Vec<Counter>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Counter {
+    pub reason: String,
+    /// `forward`, `pass` or `drop`.
+    pub verdict: String,
+    pub packets: u64,
+    pub help: String,
+}

@@ -1,0 +1,140 @@
+//! The configuration on its way: each value with its origin, absent where an error was reported.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use super::diagnostics::Origin;
+use super::model::{
+    Admin, Config, Datapath, Interfaces, Mode, Pool, Protocol, Scheduler, Server, Service, Timeouts,
+};
+
+/// A value and the place to point to when it does not fit the others.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub value: T,
+    pub origin: Origin,
+}
+
+/// What the file and the flags say together. `None` in a field means that an error about it has
+/// been reported, except where noted, so that later checks neither stop nor repeat it.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub interfaces: DraftInterfaces,
+    pub services: Vec<DraftService>,
+    /// There is no service, and that has not been reported.
+    pub lacks_services: bool,
+    pub pools: Vec<DraftPool>,
+    /// There are pools, but they could not be read, and that has been reported.
+    pub pools_unreadable: bool,
+    pub datapath: Option<Datapath>,
+    pub timeouts: Option<Timeouts>,
+    /// `None` also when the file does not say.
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct DraftInterfaces {
+    /// The table's place, when there is one.
+    pub table: Option<Origin>,
+    pub public: Field<String>,
+    pub private: Field<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftService {
+    pub name: Option<Located<String>>,
+    pub vip: Option<Located<Ipv4Addr>>,
+    pub port: Option<Located<u16>>,
+    pub protocol: Option<Protocol>,
+    pub scheduler: Option<Scheduler>,
+    pub mode: Option<Mode>,
+    pub pool: Option<Located<String>>,
+    pub origin: Origin,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftPool {
+    pub name: Option<Located<String>>,
+    /// `None`: not readable as a list. Members are all there, readable or not.
+    pub servers: Option<Vec<DraftServer>>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftServer {
+    pub name: Option<Located<String>>,
+    pub address: Option<Located<(Ipv4Addr, Option<u16>)>>,
+    pub weight: Option<Located<u16>>,
+}
+
+/// What was found under one key.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Field<T> {
+    #[default]
+    Absent,
+    /// Present, and an error about it has been reported.
+    Invalid,
+    Valid(Located<T>),
+}
+
+impl<T> Field<T> {
+    /// The value, or `default` when the key is absent.
+    pub(super) fn or(self, default: T) -> Option<T> {
+        match self {
+            Self::Absent => Some(default),
+            Self::Invalid => None,
+            Self::Valid(found) => Some(found.value),
+        }
+    }
+
+    pub(super) fn valid(self) -> Option<Located<T>> {
+        match self {
+            Self::Valid(found) => Some(found),
+            Self::Absent | Self::Invalid => None,
+        }
+    }
+}
+
+impl Draft {
+    /// The finished configuration, unless something is missing. Call it only when no error has
+    /// been reported; it checks nothing itself.
+    pub(super) fn finish(self, default_socket: PathBuf) -> Option<Config> {
+        let public = self.interfaces.public.valid()?.value;
+        let private = self.interfaces.private.or(public.clone())?;
+        Some(Config {
+            interfaces: Interfaces { public, private },
+            services: self.services.into_iter().map(DraftService::finish).collect::<Option<_>>()?,
+            pools: self.pools.into_iter().map(DraftPool::finish).collect::<Option<_>>()?,
+            datapath: self.datapath?,
+            timeouts: self.timeouts?,
+            admin: Admin { socket: self.socket.unwrap_or(default_socket) },
+        })
+    }
+}
+
+impl DraftService {
+    fn finish(self) -> Option<Service> {
+        Some(Service {
+            name: self.name?.value,
+            vip: self.vip?.value,
+            port: self.port?.value,
+            protocol: self.protocol?,
+            scheduler: self.scheduler?,
+            mode: self.mode?,
+            pool: self.pool?.value,
+        })
+    }
+}
+
+impl DraftPool {
+    fn finish(self) -> Option<Pool> {
+        let servers = self.servers?.into_iter().map(DraftServer::finish).collect::<Option<_>>()?;
+        Some(Pool { name: self.name?.value, servers })
+    }
+}
+
+impl DraftServer {
+    fn finish(self) -> Option<Server> {
+        let (address, port) = self.address?.value;
+        Some(Server { name: self.name?.value, address, port, weight: self.weight?.value })
+    }
+}

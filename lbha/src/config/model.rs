@@ -1,0 +1,287 @@
+//! The typed configuration: what the rest of the program sees once every check has passed.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Declares an enum whose values are words of the configuration, with one list for reading,
+/// printing and JSON, so that the three spellings cannot drift apart.
+macro_rules! keywords {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word of the configuration file.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl Keyword for $name {
+            const WHAT: &'static str = $what;
+
+            fn words() -> impl Iterator<Item = (&'static str, Self)> {
+                Self::ALL.iter().map(|value| (value.as_str(), *value))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+/// A value that is written as one word out of a fixed list.
+pub(super) trait Keyword: Sized {
+    /// What a message calls it.
+    const WHAT: &'static str;
+
+    fn words() -> impl Iterator<Item = (&'static str, Self)>;
+}
+
+/// A configuration without errors: names are unique, references lead somewhere, numbers are in
+/// their ranges. Only [`load`](super::load) makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    pub interfaces: Interfaces,
+    /// At least one, in the order of the file.
+    pub services: Vec<Service>,
+    /// In the order of the file, including pools that no service uses.
+    pub pools: Vec<Pool>,
+    pub datapath: Datapath,
+    pub timeouts: Timeouts,
+    pub admin: Admin,
+}
+
+impl Config {
+    /// The pool with this name. Every [`Service::pool`] has one.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+}
+
+/// The two interfaces; the same one twice is a load balancer with one arm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interfaces {
+    pub public: String,
+    pub private: String,
+}
+
+/// One elastic address, port and protocol, and the pool that answers there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Service {
+    pub name: String,
+    pub vip: Ipv4Addr,
+    /// Never 0.
+    pub port: u16,
+    pub protocol: Protocol,
+    pub scheduler: Scheduler,
+    pub mode: Mode,
+    pub pool: String,
+}
+
+/// Servers that can stand in for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    pub name: String,
+    /// At least one, at most [`MAX_SERVERS`].
+    pub servers: Vec<Server>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Server {
+    pub name: String,
+    pub address: Ipv4Addr,
+    /// `None`: the port of the service. Never 0.
+    pub port: Option<u16>,
+    /// 0 to [`MAX_WEIGHT`], 1 unless set. 0 means: no new connections, whatever the scheduler.
+    pub weight: u16,
+}
+
+keywords! {
+    /// What is balanced: connections, or exchanges of datagrams.
+    Protocol, "protocol" {
+        #[default] Tcp = "tcp",
+        Udp = "udp",
+    }
+}
+
+keywords! {
+    /// How a new connection finds its server.
+    Scheduler, "scheduler" {
+        /// In turn.
+        #[default] Rr = "rr",
+        /// In turn, as often as the weight says.
+        Wrr = "wrr",
+        /// By a hash of addresses and ports that changes little when a server comes or goes.
+        Maglev = "maglev",
+        /// By the client's address alone: one client stays on one server.
+        Source = "source",
+    }
+}
+
+keywords! {
+    /// What a server sees as the client.
+    Mode, "mode" {
+        /// The private address of this host, so replies come back without any routing.
+        #[default] Fullnat = "fullnat",
+        /// The client's own address; this host is the servers' gateway.
+        Nat = "nat",
+    }
+}
+
+keywords! {
+    /// Where the XDP program runs.
+    Attach, "attach mode" {
+        /// In the driver when it can, else generic.
+        #[default] Auto = "auto",
+        Native = "native",
+        Generic = "generic",
+    }
+}
+
+/// Sizes and places of the XDP program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Datapath {
+    pub attach: Attach,
+    pub max_connections: u32,
+    pub max_half_open: u32,
+    /// Source ports that `fullnat` services use towards the servers.
+    pub fullnat_ports: PortRange,
+}
+
+impl Default for Datapath {
+    fn default() -> Self {
+        Self {
+            attach: Attach::Auto,
+            max_connections: 1_000_000,
+            max_half_open: 65_536,
+            fullnat_ports: PortRange { first: 1024, last: LAST_FREE_PORT },
+        }
+    }
+}
+
+/// Ports from `first` to `last`, both included; neither is 0 and they are in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl PortRange {
+    /// How many ports there are: 1 to 65535.
+    pub fn count(self) -> u32 {
+        u32::from(self.last) - u32::from(self.first) + 1
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How long a connection is kept without a packet, by its state. All are whole milliseconds
+/// from one second to 30 days.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Timeouts {
+    #[serde(serialize_with = "as_text")]
+    pub tcp_established: Duration,
+    /// One side has closed.
+    #[serde(serialize_with = "as_text")]
+    pub tcp_fin_wait: Duration,
+    /// Both sides have closed.
+    #[serde(serialize_with = "as_text")]
+    pub tcp_time_wait: Duration,
+    /// After a RST, unless the connection turns out to live on.
+    #[serde(serialize_with = "as_text")]
+    pub tcp_reset: Duration,
+    /// Half open: the client has not answered the server's SYN-ACK.
+    #[serde(serialize_with = "as_text")]
+    pub tcp_syn: Duration,
+    /// Packets were seen in both directions.
+    #[serde(serialize_with = "as_text")]
+    pub udp: Duration,
+    /// Only the client has sent.
+    #[serde(serialize_with = "as_text")]
+    pub udp_unreplied: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            // RFC 5382 §5 REQ-5: not less than 2 hours 4 minutes.
+            tcp_established: Duration::from_secs(124 * 60),
+            tcp_fin_wait: Duration::from_secs(120),
+            tcp_time_wait: Duration::from_secs(60),
+            tcp_reset: Duration::from_secs(240),
+            tcp_syn: Duration::from_secs(60),
+            // RFC 4787 §4.3 REQ-5 recommends 5 minutes, and asks for at least 2.
+            udp: Duration::from_secs(300),
+            udp_unreplied: Duration::from_secs(120),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Admin {
+    pub socket: PathBuf,
+}
+
+/// A duration as the file spells it, such as `2h4m` or `500ms`.
+pub fn duration_text(duration: Duration) -> String {
+    use fmt::Write;
+
+    let mut rest = duration.as_millis();
+    let mut text = String::new();
+    for (unit, millis) in UNITS {
+        let count = rest / millis;
+        rest %= millis;
+        if count > 0 {
+            write!(text, "{count}{unit}").expect("invariant: a String takes all text");
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&duration_text(*duration))
+}
+
+/// The units of durations with their length in milliseconds, longest first.
+pub(super) const UNITS: [(&str, u128); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// The directory for sockets and state, unless `--runtime-dir` names another.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/lbha";
+/// The admin socket's name in the runtime directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+pub const MAX_SERVICES: usize = 4096;
+pub const MAX_SERVERS: usize = 255;
+pub const MAX_WEIGHT: u16 = 256;
+/// The last port below those that Linux gives to the host's own connections.
+pub const LAST_FREE_PORT: u16 = 32_767;
+
+// A Maglev table of 65537 slots gives each unit of weight its slot, even in the largest pool.
+const _: () = assert!(MAX_SERVERS * (MAX_WEIGHT as usize) < 65_537);

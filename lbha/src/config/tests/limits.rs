@@ -1,0 +1,329 @@
+//! Numbers, durations and ranges, and their limits.
+
+use super::{good, refuses};
+
+#[test]
+fn a_weight_too_large_is_refused() {
+    refuses(
+        &good(&[(r#""192.168.1.10:80" }"#, r#""192.168.1.10:80", weight = 257 }"#)]),
+        r#"
+error: `weight` must be between 0 and 256, found 257
+  --> lbha.toml:14:58
+   |
+14 |   { name = "web1", address = "192.168.1.10:80", weight = 257 },
+   |                                                          ^^^
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_negative_weight_is_refused() {
+    refuses(
+        &good(&[(r#""192.168.1.10:80" }"#, r#""192.168.1.10:80", weight = -1 }"#)]),
+        r#"
+error: `weight` must be between 0 and 256, found -1
+  --> lbha.toml:14:58
+   |
+14 |   { name = "web1", address = "192.168.1.10:80", weight = -1 },
+   |                                                          ^^
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_duration_without_a_unit_is_told_to_add_one() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[timeouts]
+udp = "30"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: the duration "30" has no unit
+  --> lbha.toml:12:7
+   |
+12 | udp = "30"
+   |       ^^^^
+   |
+   = help: write "30s" for seconds
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_number_for_a_duration_is_told_to_add_a_unit() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            "[timeouts]
+udp = 30
+
+[[pool]]",
+        )]),
+        r#"
+error: `udp` must be a string with a unit, found an integer
+  --> lbha.toml:12:7
+   |
+12 | udp = 30
+   |       ^^
+   |
+   = help: write "30s" for seconds
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_unit_that_is_not_one_is_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[timeouts]
+udp = "5min"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: "5min" is not a duration
+  --> lbha.toml:12:7
+   |
+12 | udp = "5min"
+   |       ^^^^^^
+   |
+   = help: write numbers with units: ms, s, m, h or d, such as "90s" or "2h4m"
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_timeout_too_short_is_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[timeouts]
+tcp_syn = "500ms"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: a timeout must be between 1s and 30d, found "500ms"
+  --> lbha.toml:12:11
+   |
+12 | tcp_syn = "500ms"
+   |           ^^^^^^^
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_timeout_too_long_is_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[timeouts]
+tcp_established = "31d"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: a timeout must be between 1s and 30d, found "31d"
+  --> lbha.toml:12:19
+   |
+12 | tcp_established = "31d"
+   |                   ^^^^^
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn too_few_connections_are_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            "[datapath]
+max_connections = 100
+
+[[pool]]",
+        )]),
+        "
+error: `max_connections` must be between 1024 and 16000000, found 100
+  --> lbha.toml:12:19
+   |
+12 | max_connections = 100
+   |                   ^^^
+
+lbha.toml: 1 error
+",
+    );
+}
+
+#[test]
+fn too_many_half_open_connections_are_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            "[datapath]
+max_half_open = 5_000_000
+
+[[pool]]",
+        )]),
+        "
+error: `max_half_open` must be between 1024 and 4000000, found 5000000
+  --> lbha.toml:12:17
+   |
+12 | max_half_open = 5_000_000
+   |                 ^^^^^^^^^
+
+lbha.toml: 1 error
+",
+    );
+}
+
+#[test]
+fn an_unknown_attach_mode_is_translated() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[datapath]
+attach = "skb"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: unknown attach mode "skb"
+  --> lbha.toml:12:10
+   |
+12 | attach = "skb"
+   |          ^^^^^
+   |
+   = help: did you mean "generic"?
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_reversed_port_range_is_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[datapath]
+fullnat_ports = "2000-1000"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: the range of ports 2000-1000 is reversed
+  --> lbha.toml:12:17
+   |
+12 | fullnat_ports = "2000-1000"
+   |                 ^^^^^^^^^^^
+   |
+   = help: write "1000-2000"
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_port_range_with_zero_is_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[datapath]
+fullnat_ports = "0-1000"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: a port must be between 1 and 65535, found 0
+  --> lbha.toml:12:17
+   |
+12 | fullnat_ports = "0-1000"
+   |                 ^^^^^^^^
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_single_port_is_not_a_range() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[datapath]
+fullnat_ports = "1024"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: "1024" is not a range of ports
+  --> lbha.toml:12:17
+   |
+12 | fullnat_ports = "1024"
+   |                 ^^^^^^
+   |
+   = help: write the first and the last port, such as "1024-32767"
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_relative_admin_socket_is_refused() {
+    refuses(
+        &good(&[(
+            "[[pool]]",
+            r#"[admin]
+socket = "lbha.sock"
+
+[[pool]]"#,
+        )]),
+        r#"
+error: the admin socket must be an absolute path
+  --> lbha.toml:12:10
+   |
+12 | socket = "lbha.sock"
+   |          ^^^^^^^^^^^
+   |
+   = help: write "/run/lbha/admin.sock", or leave the key out
+
+lbha.toml: 1 error
+"#,
+    );
+}
+
+#[test]
+fn a_number_beyond_all_integers_is_refused() {
+    refuses(
+        &good(&[("port = 80", "port = 999999999999999999999999999999999999999999")]),
+        "
+error: `port` is too large
+ --> lbha.toml:8:8
+  |
+8 | port = 999999999999999999999999999999999999999999
+  |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+lbha.toml: 1 error
+",
+    );
+}

@@ -1,0 +1,280 @@
+//! Checks that need more than one value: uniqueness, references, what is missing altogether.
+
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+
+use super::diagnostics::{Origin, Problem, Report};
+use super::draft::{Draft, DraftPool, DraftServer, DraftService, Field, Located};
+use super::model::{MAX_SERVERS, MAX_SERVICES, Scheduler};
+use super::suggest::nearest;
+use super::values::quoted;
+
+/// Checks the draft as a whole. Values that were reported already are skipped.
+pub(super) fn check(draft: &Draft, has_file: bool, report: &mut Report) {
+    if has_file {
+        required(draft, report);
+    }
+    let mut users = Users::new();
+    for service in &draft.services {
+        if let Some(pool) = &service.pool {
+            users.entry(&pool.value).or_default().push(service);
+        }
+    }
+    services(&draft.services, report);
+    pools(draft, &users, report);
+    references(draft, report);
+    hints(draft, &users, report);
+}
+
+/// The services that name a pool, by its name.
+type Users<'a> = HashMap<&'a str, Vec<&'a DraftService>>;
+
+fn users_of<'a>(users: &'a Users<'_>, pool: &DraftPool) -> &'a [&'a DraftService] {
+    let name = pool.name.as_ref().map(|name| name.value.as_str());
+    name.and_then(|name| users.get(name)).map_or(&[], Vec::as_slice)
+}
+
+/// What must come from the file when no flag gave it.
+fn required(draft: &Draft, report: &mut Report) {
+    if matches!(draft.interfaces.public, Field::Absent) {
+        let help = "add `public = \"eth0\"`, or give --iface";
+        report.push(match &draft.interfaces.table {
+            Some(table) => Problem::error(table.clone(), "[interfaces] has no `public`").help(help),
+            None => Problem::error(Origin::WholeFile, "there is no [interfaces]")
+                .help("add it with `public = \"eth0\"`, or give --iface"),
+        });
+    }
+    if draft.lacks_services {
+        report.push(
+            Problem::error(Origin::WholeFile, "there is no [[service]]")
+                .help("add one with `name`, `vip`, `port` and `pool`, or give --vip and --server"),
+        );
+    }
+}
+
+fn services(services: &[DraftService], report: &mut Report) {
+    unique(services.iter().filter_map(|service| service.name.as_ref()), "service", report);
+
+    let mut taken: HashMap<_, &Origin> = HashMap::new();
+    for service in services {
+        if let (Some(vip), Some(port), Some(protocol)) =
+            (&service.vip, &service.port, service.protocol)
+        {
+            match taken.get(&(vip.value, port.value, protocol)) {
+                Some(first) => report.push(
+                    Problem::error(
+                        vip.origin.clone(),
+                        format!("{}:{}/{protocol} is served twice", vip.value, port.value),
+                    )
+                    .label("again here")
+                    .related((*first).clone(), "first served here"),
+                ),
+                None => {
+                    taken.insert((vip.value, port.value, protocol), &vip.origin);
+                }
+            }
+        }
+    }
+
+    if let Some(service) = services.get(MAX_SERVICES) {
+        report.push(Problem::error(
+            service.origin.clone(),
+            format!("too many services: {} of at most {MAX_SERVICES}", services.len()),
+        ));
+    }
+}
+
+fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
+    unique(draft.pools.iter().filter_map(|pool| pool.name.as_ref()), "pool", report);
+
+    let mut vips: HashMap<Ipv4Addr, &Origin> = HashMap::new();
+    for vip in draft.services.iter().filter_map(|service| service.vip.as_ref()) {
+        vips.entry(vip.value).or_insert(&vip.origin);
+    }
+    for pool in &draft.pools {
+        let Some(servers) = &pool.servers else {
+            continue;
+        };
+        unique(servers.iter().filter_map(|server| server.name.as_ref()), "server", report);
+        addresses(servers, &ports(users_of(users, pool)), report);
+        for address in servers.iter().filter_map(|server| server.address.as_ref()) {
+            if let Some(vip) = vips.get(&address.value.0) {
+                report.push(
+                    Problem::error(
+                        address.origin.clone(),
+                        format!("the server {} is a VIP", address.value.0),
+                    )
+                    .label("the same address")
+                    .related((*vip).clone(), "the VIP of a service")
+                    .help("write the server's own address: packets to a VIP come back here"),
+                );
+            }
+        }
+        if let Some(DraftServer { address: Some(address), .. }) = servers.get(MAX_SERVERS) {
+            report.push(Problem::error(
+                address.origin.clone(),
+                format!("too many servers in a pool: {} of at most {MAX_SERVERS}", servers.len()),
+            ));
+        }
+    }
+}
+
+/// Two members that are one: the same address and port, also when one of them takes its port
+/// from a service.
+fn addresses(servers: &[DraftServer], ports: &HashSet<u16>, report: &mut Report) {
+    let mut taken: HashMap<(Ipv4Addr, Option<u16>), &Origin> = HashMap::new();
+    for found in servers.iter().filter_map(|server| server.address.as_ref()) {
+        let (address, port) = found.value;
+        let mut same = vec![(address, port)];
+        match port {
+            Some(port) if ports.contains(&port) => same.push((address, None)),
+            Some(_) => {}
+            None => same.extend(ports.iter().map(|port| (address, Some(*port)))),
+        }
+        // The earliest, since a set has no order and messages must not change from run to run.
+        let first =
+            same.iter().filter_map(|key| taken.get(key).copied()).min_by_key(
+                |origin| match origin {
+                    Origin::File(span) => span.start,
+                    _ => 0,
+                },
+            );
+        match first {
+            Some(first) => report.push(
+                Problem::error(
+                    found.origin.clone(),
+                    format!("the server {} is in the pool twice", endpoint(address, port)),
+                )
+                .label("again here")
+                .related(first.clone(), "first defined here"),
+            ),
+            None => {
+                taken.insert((address, port), &found.origin);
+            }
+        }
+    }
+}
+
+fn ports(services: &[&DraftService]) -> HashSet<u16> {
+    services.iter().filter_map(|service| service.port.as_ref()).map(|port| port.value).collect()
+}
+
+/// Each service's pool exists.
+fn references(draft: &Draft, report: &mut Report) {
+    // A pool whose name could not be read may be the one that is meant.
+    if draft.pools_unreadable || draft.pools.iter().any(|pool| pool.name.is_none()) {
+        return;
+    }
+    let names: Vec<&str> = pool_names(draft).map(|name| name.value.as_str()).collect();
+    let known: HashSet<&str> = names.iter().copied().collect();
+    let named =
+        draft.services.iter().take(MAX_SERVICES).filter_map(|service| service.pool.as_ref());
+    for pool in named {
+        if known.contains(pool.value.as_str()) {
+            continue;
+        }
+        let problem = Problem::error(
+            pool.origin.clone(),
+            format!("there is no pool {}", quoted(&pool.value)),
+        );
+        report.push(match nearest(&pool.value, names.iter().copied().take(COMPARED_NAMES)) {
+            Some(meant) => problem.help(format!("did you mean \"{meant}\"?")),
+            None if names.is_empty() => problem.help("add a [[pool]] with this name"),
+            None => {
+                let list: Vec<String> =
+                    names.iter().take(SHOWN_NAMES).map(|name| format!("\"{name}\"")).collect();
+                let more = if names.len() > SHOWN_NAMES { ", ..." } else { "" };
+                problem.help(format!("known pools: {}{more}", list.join(", ")))
+            }
+        });
+    }
+}
+
+/// Warnings: what is allowed, and probably not meant.
+fn hints(draft: &Draft, users: &Users<'_>, report: &mut Report) {
+    // A service that names no pool, or one that is not there, may mean any of them.
+    let known: HashSet<&str> = pool_names(draft).map(|name| name.value.as_str()).collect();
+    let all_known = !draft.services.is_empty()
+        && draft.services.iter().all(|service| {
+            service.pool.as_ref().is_some_and(|pool| known.contains(pool.value.as_str()))
+        });
+    for pool in &draft.pools {
+        let Some(name) = &pool.name else {
+            continue;
+        };
+        let services = users_of(users, pool);
+        if all_known && services.is_empty() {
+            report.push(
+                Problem::warning(
+                    name.origin.clone(),
+                    format!("no service uses the pool \"{}\"", name.value),
+                )
+                .help(format!("write `pool = \"{}\"` in a service, or remove it", name.value)),
+            );
+        }
+        let Some(weights) = weights(pool) else {
+            continue;
+        };
+        if !weights.is_empty() && weights.iter().all(|weight| weight.value == 0) {
+            report.push(
+                Problem::warning(
+                    name.origin.clone(),
+                    format!("the pool \"{}\" takes no connections: all weights are 0", name.value),
+                )
+                .help("give a server a weight of 1 or more"),
+            );
+        }
+        let in_turn = !services.is_empty()
+            && services.iter().all(|service| service.scheduler == Some(Scheduler::Rr));
+        if in_turn && let Some(weight) = weights.iter().find(|weight| weight.value > 1) {
+            report.push(
+                Problem::warning(
+                    weight.origin.clone(),
+                    "this weight has no effect: the scheduler \"rr\" treats all servers alike",
+                )
+                .help("write `scheduler = \"wrr\"` in the service"),
+            );
+        }
+    }
+}
+
+/// All weights of a pool, or `None` when one could not be read.
+fn weights(pool: &DraftPool) -> Option<Vec<&Located<u16>>> {
+    pool.servers.as_ref()?.iter().map(|server| server.weight.as_ref()).collect()
+}
+
+fn pool_names(draft: &Draft) -> impl Iterator<Item = &Located<String>> {
+    draft.pools.iter().filter_map(|pool| pool.name.as_ref())
+}
+
+/// Each name once; the first is shown with every repetition.
+fn unique<'a>(names: impl Iterator<Item = &'a Located<String>>, what: &str, report: &mut Report) {
+    let mut taken: HashMap<&str, &Origin> = HashMap::new();
+    for name in names {
+        match taken.get(name.value.as_str()) {
+            Some(first) => report.push(
+                Problem::error(
+                    name.origin.clone(),
+                    format!("the {what} \"{}\" is defined twice", name.value),
+                )
+                .label("again here")
+                .related((*first).clone(), "first defined here"),
+            ),
+            None => {
+                taken.insert(&name.value, &name.origin);
+            }
+        }
+    }
+}
+
+fn endpoint(address: Ipv4Addr, port: Option<u16>) -> String {
+    match port {
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_string(),
+    }
+}
+
+/// More names than this make a message longer, not better.
+const SHOWN_NAMES: usize = 5;
+/// A bound on the work for a file in which nothing fits.
+const COMPARED_NAMES: usize = 1000;

@@ -1,0 +1,69 @@
+//! What a daemon that is no more has left in the kernel.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use lbha_common::flow::{Flow4, FlowKey4};
+
+use crate::datapath::{
+    batch::Walk,
+    pins::{PinError, Pins, remove_version},
+    tables::FlowTables,
+};
+
+/// Pins that no daemon holds; the lock is ours while this lives.
+pub struct Left {
+    pins: Pins,
+    links: usize,
+    maps: usize,
+    connections: usize,
+    /// Directories of other layout versions.
+    others: Vec<PathBuf>,
+}
+
+impl Left {
+    /// Looks below a directory. An error if a daemon holds it.
+    pub fn find(bpffs: &Path) -> Result<Self, PinError> {
+        let pins = Pins::open(bpffs)?;
+        let links = pins.links()?.len();
+        let maps = pins.pinned_maps();
+        let connections = if maps > 0 { count_connections(pins.root()).unwrap_or(0) } else { 0 };
+        let others = pins.other_versions();
+        Ok(Self { pins, links, maps, connections, others })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.links == 0 && self.maps == 0 && self.others.is_empty()
+    }
+
+    pub fn remove(self) -> Result<(), PinError> {
+        for other in &self.others {
+            remove_version(other)?;
+        }
+        self.pins.remove_all()
+    }
+}
+
+fn count_connections(root: &Path) -> anyhow::Result<usize> {
+    let tables = FlowTables::open(root)?;
+    let mut walk = Walk::<FlowKey4, Flow4>::default();
+    let mut entries = 0;
+    while let Some(batch) = walk.next_batch(&tables.flows.data)? {
+        entries += batch.count();
+    }
+    Ok(entries / 2)
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pins, links, maps, connections, others } = self;
+        let root = pins.root().display();
+        write!(f, "{root}: {links} links, {maps} maps, {connections} connections")?;
+        for other in others {
+            write!(f, "\n{}: of another version of lbha", other.display())?;
+        }
+        Ok(())
+    }
+}

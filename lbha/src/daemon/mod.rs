@@ -1,0 +1,311 @@
+//! The running daemon: puts the parts together, and is the only place that knows all of them.
+//!
+//! One task owns the maps. Whatever happens (a neighbour changes its MAC address, a sweep has found an index unused) ends
+//! in the same three steps: plan, difference, write.
+
+mod attach;
+mod left;
+mod logging;
+mod reconcile;
+mod shared;
+mod sweeper;
+mod view;
+
+use std::{path::PathBuf, sync::Arc};
+
+use aya::maps::{MapData, RingBuf};
+use lbha_common::event;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    api::server::Server,
+    config::{Attach, Config},
+    datapath::{
+        OBJECT,
+        attach::Preference,
+        expiry::Timeouts,
+        loader::{Programs, Sizes},
+        pins::Pins,
+        ring,
+    },
+    net::{Monitor, NeighbourKeeper, Neighbours, NetState},
+    plan::Ports,
+};
+
+pub use left::Left;
+pub use logging::{LogFormat, init as init_logging};
+
+use reconcile::Reconciler;
+use shared::Shared;
+use sweeper::Sweeper;
+
+/// What `lbha run` asks for beyond the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: Config,
+    /// The file it came from, if any.
+    pub config_file: Option<PathBuf>,
+    /// Directory of the pins.
+    pub bpffs: PathBuf,
+    /// On a clean stop, leave the program attached and the maps pinned.
+    pub keep_datapath: bool,
+    /// Level of the program's own log, as aya-log numbers them; 0 is off.
+    pub bpf_log: u8,
+}
+
+/// The datapath could not be set up: the kernel refuses something, another daemon holds the pins, an interface is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start")]
+pub struct StartError(#[source] anyhow::Error);
+
+/// Runs until SIGTERM or SIGINT. An error before the daemon is ready is a [`StartError`], unless it concerns the admin
+/// socket.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(Daemon::run(options));
+    // A view of a million flows may be under way; nobody waits for it any more.
+    runtime.shutdown_background();
+    result
+}
+
+struct Daemon {
+    options: Options,
+    monitor: Monitor,
+    states: watch::Receiver<Arc<NetState>>,
+    neighbours: Neighbours,
+    keeper: NeighbourKeeper,
+    programs: Programs,
+    reconciler: Reconciler,
+    shared: Arc<Shared>,
+    ports: Ports,
+}
+
+impl Daemon {
+    async fn run(options: Options) -> anyhow::Result<()> {
+        // Before anything that has to be taken back on a stop.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+
+        let server = Server::bind(&options.config.admin.socket)?;
+        let pins = Pins::open(&options.bpffs).map_err(|error| StartError(error.into()))?;
+        for old in pins.other_versions() {
+            warn!(path = %old.display(), "pins of another version of lbha are there too; `lbha detach` removes them");
+        }
+        let adopted = pins.pinned_maps() > 0;
+        let started = Self::start(options, &pins).await;
+        let (mut daemon, mut sweeps) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // What was there before goes on; what is ours alone goes away.
+                if !adopted && let Err(error) = pins.remove_all() {
+                    warn!(error = format!("{:#}", anyhow::Error::new(error)), "pins left behind");
+                }
+                return Err(StartError(error).into());
+            }
+        };
+        info!(
+            adopted,
+            pins = %pins.root().display(),
+            services = daemon.options.config.services.len(),
+            "ready"
+        );
+
+        let mut events = ring::events(pins.root())?;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let api = tokio::spawn(server.serve(daemon.shared.clone(), async move {
+            let _ = stopped.await;
+        }));
+        let reason = loop {
+            tokio::select! {
+                changed = daemon.states.changed() => match changed {
+                    Ok(()) => daemon.network_changed(&pins),
+                    // Without netlink the maps would go stale in silence.
+                    Err(_) => break Err(anyhow::anyhow!("the netlink monitor has ended")),
+                },
+                Some(sweep) = sweeps.recv() => daemon.swept(sweep),
+                ready = events.readable_mut() => {
+                    let mut ready = ready?;
+                    daemon.waiting_for_neighbours(ready.get_inner_mut()).await;
+                    ready.clear_ready();
+                }
+                _ = terminate.recv() => break Ok("SIGTERM"),
+                _ = interrupt.recv() => break Ok("SIGINT"),
+            }
+        };
+        let _ = stop.send(());
+        let _ = api.await;
+        let reason = reason?;
+        let keep = daemon.options.keep_datapath;
+        drop(daemon);
+        if keep {
+            info!(reason, pins = %pins.root().display(), "stopped; the datapath goes on");
+        } else {
+            pins.remove_all()?;
+            info!(reason, "stopped; the datapath is detached");
+        }
+        Ok(())
+    }
+
+    async fn start(
+        options: Options,
+        pins: &Pins,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<sweeper::Report>)> {
+        let (monitor, mut states) = Monitor::start().await?;
+        let state = states.borrow_and_update().clone();
+        let ports = Ports::find(&options.config, &state)?;
+
+        let sizes = Sizes {
+            max_connections: options.config.datapath.max_connections,
+            max_half_open: options.config.datapath.max_half_open,
+        };
+        let mut programs = Programs::load(OBJECT, pins, sizes, options.bpf_log)?;
+        if options.bpf_log > 0 {
+            ring::forward_log(programs.ebpf())?;
+        }
+        let shared = Arc::new(Shared::new(&options, pins.root())?);
+        let mut reconciler = Reconciler::open(pins.root(), shared.clone())?;
+        // The maps first, so that the first packet finds them filled.
+        let watched = reconciler.reconcile(&options.config, &state, &ports)?;
+
+        let preference = match options.config.datapath.attach {
+            Attach::Auto => Preference::Auto,
+            Attach::Native => Preference::Native,
+            Attach::Generic => Preference::Generic,
+        };
+        let attached = attach::attach(&mut programs, pins, &state, &ports, preference)?;
+        shared.set_attached(attached, &ports);
+        // Attaching by link changes IFLA_XDP without an event.
+        monitor.resync();
+
+        let neighbours = monitor.neighbours();
+        let keeper = NeighbourKeeper::spawn(states.clone(), neighbours.clone())?;
+        keeper.watch(watched);
+        let sweeps = Sweeper::spawn(pins.root(), timeouts(&options.config))?;
+        let daemon = Self {
+            options,
+            monitor,
+            states,
+            neighbours,
+            keeper,
+            programs,
+            reconciler,
+            shared,
+            ports,
+        };
+        Ok((daemon, sweeps))
+    }
+
+    /// Links, addresses, routes or neighbours have changed.
+    fn network_changed(&mut self, pins: &Pins) {
+        let state = self.states.borrow_and_update().clone();
+        match Ports::find(&self.options.config, &state) {
+            Ok(ports) => {
+                if (ports.public.attach_ifindex, ports.private.attach_ifindex)
+                    != (self.ports.public.attach_ifindex, self.ports.private.attach_ifindex)
+                {
+                    warn!("an interface was made anew: attaching again");
+                    self.attach_again(pins, &state, &ports);
+                }
+                self.ports = ports;
+                self.reconcile(&state);
+            }
+            Err(error) => {
+                if self.shared.set_trouble(Some(error.to_string())) {
+                    error!(%error, "an interface is gone; its last state stays until it is back");
+                }
+            }
+        }
+    }
+
+    /// Brings the maps in line. What can't be written now is tried again with the next change.
+    fn reconcile(&mut self, state: &NetState) {
+        match self.reconciler.reconcile(&self.options.config, state, &self.ports) {
+            Ok(watched) => {
+                self.keeper.watch(watched);
+                self.shared.set_trouble(None);
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                if self.shared.set_trouble(Some(error.clone())) {
+                    error!(error, "the maps are not up to date");
+                }
+            }
+        }
+    }
+
+    fn attach_again(&mut self, pins: &Pins, state: &NetState, ports: &Ports) {
+        let preference = match self.options.config.datapath.attach {
+            Attach::Auto => Preference::Auto,
+            Attach::Native => Preference::Native,
+            Attach::Generic => Preference::Generic,
+        };
+        match attach::attach(&mut self.programs, pins, state, ports, preference) {
+            Ok(attached) => {
+                self.shared.set_attached(attached, ports);
+                self.monitor.resync();
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                self.shared.set_trouble(Some(format!("{error:#}")));
+                error!(error = format!("{error:#}"), "not attached");
+            }
+        }
+    }
+
+    fn swept(&mut self, report: sweeper::Report) {
+        if let Err(error) = self.reconciler.release(&report.sweep.in_use) {
+            // The indices stay taken until the next sweep says the same.
+            warn!(error = format!("{:#}", anyhow::Error::new(error)), "cannot give back indices");
+        }
+        if report.sweep.expired > 0 {
+            debug!(
+                expired = report.sweep.expired,
+                connections = report.sweep.connections,
+                half_open = report.sweep.half_open,
+                took = ?report.took,
+                "sweep"
+            );
+        }
+        self.shared.set_sweep(report.sweep);
+    }
+
+    /// Connections wait for neighbours on directly connected networks: have the kernel resolve them.
+    async fn waiting_for_neighbours(&mut self, ring: &mut RingBuf<MapData>) {
+        let state = self.states.borrow().clone();
+        let mut asked = std::collections::BTreeSet::new();
+        while let Some(event) = ring::next_event(ring) {
+            if event.kind == event::kind::RESOLVE {
+                asked.insert(std::net::Ipv4Addr::from(event.addr));
+            }
+        }
+        // A scan of a whole network asks for all of it; the kernel's own table is bounded too.
+        for addr in asked.into_iter().take(MAX_RESOLVE_AT_ONCE) {
+            let Some(device) = crate::plan::on_link_device(&state, &self.ports, addr) else {
+                continue;
+            };
+            if let Err(error) = self.neighbours.probe(device, addr).await {
+                debug!(%addr, error = ?error, "neighbour not probed");
+            }
+        }
+    }
+}
+
+/// Neighbours asked for in one go.
+const MAX_RESOLVE_AT_ONCE: usize = 64;
+
+fn timeouts(config: &Config) -> Timeouts {
+    let t = &config.timeouts;
+    Timeouts {
+        tcp_syn: t.tcp_syn,
+        tcp_established: t.tcp_established,
+        tcp_fin_wait: t.tcp_fin_wait,
+        tcp_time_wait: t.tcp_time_wait,
+        tcp_reset: t.tcp_reset,
+        udp: t.udp,
+        udp_unreplied: t.udp_unreplied,
+    }
+}

@@ -1,0 +1,344 @@
+//! The admin interface's view of the running daemon: what it knows, and what the maps say right now.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use lbha_common::{
+    ABI_VERSION,
+    conntrack::Phase,
+    counter::{Class, Counter},
+    flow::{Flow4, FlowKey4, side},
+    stats::{BackendStats, InterfaceStats},
+    time::{TICK_SHIFT, age},
+    wire::proto,
+};
+use tracing::warn;
+
+use super::{
+    reconcile::Mac,
+    shared::{Backend, Shared, State},
+};
+use crate::{
+    api::{View, types},
+    datapath::{batch::Walk, expiry, tables::FlowTables},
+    plan::service_id,
+};
+
+/// Flows listed when the query does not say.
+const DEFAULT_LIMIT: usize = 1000;
+
+impl View for Shared {
+    fn ready(&self) -> bool {
+        let state = self.snapshot();
+        state.trouble.is_none() && !state.attached.is_empty() && state.config.is_some()
+    }
+
+    fn status(&self) -> types::Status {
+        let state = self.snapshot();
+        let mut warnings = state.warnings.clone();
+        warnings.extend(state.trouble.clone());
+        for attached in &state.attached {
+            if attached.mode.as_str() == "generic" {
+                let reason =
+                    attached.reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
+                warnings.push(format!("{} runs in generic mode{reason}", attached.target.name));
+            }
+        }
+        let (flow_capacity, half_open_capacity) = FlowTables::open(&self.root)
+            .map(|tables| (tables.flows.capacity / 2, tables.half_open.capacity / 2))
+            .unwrap_or_default();
+        types::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            abi: ABI_VERSION,
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            config: self.config_file.as_ref().map(|path| path.display().to_string()),
+            pins: self.root.display().to_string(),
+            ready: self.ready(),
+            warnings,
+            interfaces: state
+                .ports
+                .iter()
+                .map(|(name, port)| self.interface(&state, name, port))
+                .collect(),
+            flow_table: types::Table {
+                connections: state.sweep.connections,
+                capacity: flow_capacity.into(),
+            },
+            half_open_table: types::Table {
+                connections: state.sweep.half_open,
+                capacity: half_open_capacity.into(),
+            },
+            services: state.config.as_ref().map_or(0, |config| config.services.len()),
+            servers: state.backends.values().filter(|backend| !backend.retired).count(),
+        }
+    }
+
+    fn services(&self) -> Vec<types::Service> {
+        let state = self.snapshot();
+        let Some(config) = &state.config else { return Vec::new() };
+        let of_service = |service: &crate::config::Service| {
+            let id = service_id(service);
+            let mut traffic = types::Traffic::default();
+            let (mut servers, mut usable) = (0, 0);
+            for (index, backend) in state.backends.iter().filter(|(_, b)| b.key.service == id) {
+                add(&mut traffic, &self.traffic(&state, *index));
+                if !backend.retired {
+                    servers += 1;
+                    usable += usize::from(backend.weight > 0 && state_of(backend) == "usable");
+                }
+            }
+            types::Service {
+                name: service.name.clone(),
+                vip: service.vip,
+                port: service.port,
+                protocol: service.protocol.as_str().into(),
+                scheduler: service.scheduler.as_str().into(),
+                mode: service.mode.as_str().into(),
+                pool: service.pool.clone(),
+                servers,
+                usable_servers: usable,
+                traffic,
+            }
+        };
+        config.services.iter().map(of_service).collect()
+    }
+
+    fn servers(&self) -> Vec<types::Server> {
+        let state = self.snapshot();
+        let mut totals: HashMap<_, u64> = HashMap::new();
+        let mut rows: Vec<(&Backend, types::Traffic)> = Vec::new();
+        for (index, backend) in &state.backends {
+            let traffic = self.traffic(&state, *index);
+            *totals.entry(backend.key.service).or_default() += traffic.connections;
+            rows.push((backend, traffic));
+        }
+        let position = |backend: &Backend| {
+            let config = state.config.as_ref()?;
+            let service =
+                config.services.iter().position(|s| service_id(s) == backend.key.service)?;
+            let pool = config.pool(&config.services[service].pool)?;
+            let server = pool.servers.iter().position(|s| Some(&s.name) == backend.server.as_ref());
+            Some((service, server.unwrap_or(usize::MAX)))
+        };
+        rows.sort_by_key(|(backend, _)| {
+            (position(backend).unwrap_or((usize::MAX, 0)), backend.key)
+        });
+        rows.into_iter()
+            .map(|(backend, traffic)| {
+                let total = totals.get(&backend.key.service).copied().unwrap_or(0);
+                types::Server {
+                    service: backend.service.clone().unwrap_or_else(|| "-".into()),
+                    pool: backend.pool.clone(),
+                    name: backend.server.clone().unwrap_or_else(|| backend.address().to_string()),
+                    address: backend.address(),
+                    weight: backend.weight,
+                    state: state_of(backend).into(),
+                    mac: backend.mac.map(|mac| Mac(mac).to_string()),
+                    source: backend.source,
+                    share: if total == 0 { 0.0 } else { traffic.connections as f64 / total as f64 },
+                    traffic,
+                }
+            })
+            .collect()
+    }
+
+    fn flows(&self, query: &types::FlowQuery) -> types::Flows {
+        let state = self.snapshot();
+        match self.list(&state, query) {
+            Ok(flows) => flows,
+            Err(error) => {
+                warn!(%error, "cannot list flows");
+                types::Flows::default()
+            }
+        }
+    }
+
+    fn drops(&self) -> Vec<types::InterfaceCounters> {
+        let state = self.snapshot();
+        let of_port = |(name, port): &(&'static str, crate::net::Port)| {
+            let stats = self.interface_stats(name);
+            let counter = |&counter: &Counter| types::Counter {
+                reason: counter.as_str().into(),
+                verdict: counter.class().as_str().into(),
+                packets: stats.packets[counter as usize],
+                help: counter.help().into(),
+            };
+            types::InterfaceCounters {
+                side: (*name).into(),
+                name: port.name.clone(),
+                counters: Counter::ALL.iter().map(counter).collect(),
+            }
+        };
+        state.ports.iter().map(of_port).collect()
+    }
+}
+
+impl Shared {
+    fn interface(
+        &self,
+        state: &State,
+        side_name: &str,
+        port: &crate::net::Port,
+    ) -> types::Interface {
+        let attached =
+            state.attached.iter().find(|attached| attached.target.side_name == side_name);
+        let stats = self.interface_stats(side_name);
+        let sum = |class: Class| {
+            let of_class = Counter::ALL.iter().filter(|counter| counter.class() == class);
+            of_class.map(|&counter| stats.packets[counter as usize]).sum()
+        };
+        types::Interface {
+            side: side_name.into(),
+            name: port.name.clone(),
+            attached_to: port.attach_name.clone(),
+            ifindex: port.attach_ifindex,
+            mac: Mac(port.smac).to_string(),
+            mtu: port.mtu,
+            vlans: port.vlan.iter().map(|tag| tag.id).collect(),
+            mode: attached.map_or("detached", |attached| attached.mode.as_str()).into(),
+            multi_buffer: attached.is_some_and(|attached| attached.multi_buffer),
+            program_id: attached.map(|attached| attached.program),
+            forwarded_packets: sum(Class::Forward),
+            forwarded_bytes: stats.forwarded_bytes,
+            passed_packets: sum(Class::Pass),
+            dropped_packets: sum(Class::Drop),
+        }
+    }
+
+    fn interface_stats(&self, side_name: &str) -> InterfaceStats {
+        let on = if side_name == "public" { side::PUBLIC } else { side::PRIVATE };
+        self.counters.interface(on).unwrap_or_else(|error| {
+            warn!(%error, "cannot read the counters");
+            InterfaceStats::default()
+        })
+    }
+
+    fn traffic(&self, state: &State, index: u16) -> types::Traffic {
+        let stats = self.counters.backend(index.into()).unwrap_or_else(|error| {
+            warn!(%error, "cannot read the counters");
+            BackendStats::default()
+        });
+        types::Traffic {
+            connections: stats.connections,
+            established: stats.established,
+            current: state.sweep.by_backend.get(&index).copied().unwrap_or(0),
+            packets_in: stats.packets_in,
+            bytes_in: stats.bytes_in,
+            packets_out: stats.packets_out,
+            bytes_out: stats.bytes_out,
+        }
+    }
+
+    fn list(&self, state: &State, query: &types::FlowQuery) -> anyhow::Result<types::Flows> {
+        let tables = FlowTables::open(&self.root)?;
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+        let mut result = types::Flows::default();
+        let now = expiry::now();
+        for (table, half_open) in [(&tables.flows, false), (&tables.half_open, true)] {
+            let mut walk = Walk::<FlowKey4, Flow4>::default();
+            while let Some(batch) = walk.next_batch(&table.data)? {
+                for (key, entry) in batch.filter(|(_, entry)| !entry.is_reply()) {
+                    let phase = Phase::of(key.proto, entry.state, half_open);
+                    let backend = state.backends.get(&entry.backend);
+                    if !matches(query, key, backend, phase) {
+                        continue;
+                    }
+                    if result.flows.len() == limit {
+                        result.truncated = true;
+                        return Ok(result);
+                    }
+                    result
+                        .flows
+                        .push(self.flow(&tables, half_open, key, entry, backend, phase, now));
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one row's columns, from one caller")]
+    fn flow(
+        &self,
+        tables: &FlowTables,
+        half_open: bool,
+        key: &FlowKey4,
+        entry: &Flow4,
+        backend: Option<&Backend>,
+        phase: Phase,
+        now: u32,
+    ) -> types::Flow {
+        let table = if half_open { &tables.half_open } else { &tables.flows };
+        // Either direction keeps a connection alive.
+        let peer_seen = table.entries.get(&key.peer(entry), 0).map_or(0, |peer| peer.last_seen);
+        let idle = age(now, entry.last_seen.max(peer_seen));
+        let idle_seconds = seconds(idle);
+        let socket = |addr: Ipv4Addr, port| SocketAddrV4::new(addr, port);
+        types::Flow {
+            protocol: if key.proto == proto::TCP { "tcp" } else { "udp" }.into(),
+            state: phase.as_str().into(),
+            service: backend.and_then(|backend| backend.service.clone()),
+            server: backend.and_then(|backend| backend.server.clone()),
+            client: socket(key.saddr.into(), key.sport.get()),
+            vip: socket(key.daddr.into(), key.dport.get()),
+            source: socket(entry.saddr.into(), entry.sport.get()),
+            destination: socket(entry.daddr.into(), entry.dport.get()),
+            age_seconds: seconds(age(now, entry.created)),
+            idle_seconds,
+            expires_seconds: self.timeouts.of(phase).as_secs().saturating_sub(idle_seconds),
+        }
+    }
+}
+
+fn seconds(ticks: u32) -> u64 {
+    (u64::from(ticks) << TICK_SHIFT) / 1_000_000_000
+}
+
+fn matches(
+    query: &types::FlowQuery,
+    key: &FlowKey4,
+    backend: Option<&Backend>,
+    phase: Phase,
+) -> bool {
+    let types::FlowQuery { limit: _, service, server, client, state } = query;
+    let is = |wanted: &Option<String>, name: Option<&String>| {
+        wanted.as_ref().is_none_or(|wanted| Some(wanted) == name)
+    };
+    is(service, backend.and_then(|b| b.service.as_ref()))
+        && is(server, backend.and_then(|b| b.server.as_ref()))
+        && client.is_none_or(|client| Ipv4Addr::from(key.saddr) == client)
+        && state.as_ref().is_none_or(|state| state == phase.as_str())
+}
+
+fn state_of(backend: &Backend) -> &'static str {
+    if backend.retired {
+        "retired"
+    } else if backend.mac.is_none() {
+        "unresolved"
+    } else if backend.source.is_none() {
+        "no_source"
+    } else {
+        "usable"
+    }
+}
+
+fn add(sum: &mut types::Traffic, other: &types::Traffic) {
+    let types::Traffic {
+        connections,
+        established,
+        current,
+        packets_in,
+        bytes_in,
+        packets_out,
+        bytes_out,
+    } = sum;
+    *connections += other.connections;
+    *established += other.established;
+    *current += other.current;
+    *packets_in += other.packets_in;
+    *bytes_in += other.bytes_in;
+    *packets_out += other.packets_out;
+    *bytes_out += other.bytes_out;
+}

@@ -1,0 +1,60 @@
+//! The program's ring buffers on the event loop: its events, and its own log.
+
+use std::{io, path::Path};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, MapError, RingBuf},
+};
+use aya_log::EbpfLogger;
+use lbha_common::{addr::Be32, event::Event};
+use tokio::io::unix::AsyncFd;
+
+use super::tables;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    #[error("cannot open the ring of events")]
+    Open(#[from] MapError),
+    #[error("cannot open the ring of log records")]
+    Log(#[from] aya_log::Error),
+    #[error("cannot wait for a ring")]
+    Wait(#[from] io::Error),
+}
+
+/// The program's events. Must be called within a tokio runtime.
+pub fn events(root: &Path) -> Result<AsyncFd<RingBuf<MapData>>, RingError> {
+    let ring = tables::events(root)?;
+    // SAFETY: the map's descriptor is never replaced, and closed only when the `AsyncFd` drops it.
+    unsafe { AsyncFd::register(ring) }.map_err(|error| error.into_parts().1.into())
+}
+
+/// Writes what the program logs to our log, in a task of its own. Must be called within a tokio runtime.
+pub fn forward_log(ebpf: &mut Ebpf) -> Result<(), RingError> {
+    let logger = EbpfLogger::init(ebpf)?;
+    // SAFETY: the map's descriptor is never replaced, and closed only when the `AsyncFd` drops it.
+    let mut logger = unsafe { AsyncFd::register(logger) }.map_err(|error| error.into_parts().1)?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
+}
+
+/// The next event in the ring. Records of another size, from another version's program, are skipped.
+pub fn next_event(ring: &mut RingBuf<MapData>) -> Option<Event> {
+    loop {
+        let item = ring.next()?;
+        if let Some(([kind, addr], [])) = item
+            .split_at_checked(8)
+            .and_then(|(record, rest)| Some((record.as_chunks::<4>().0.first_chunk::<2>()?, rest)))
+        {
+            return Some(Event {
+                kind: u32::from_ne_bytes(*kind),
+                addr: Be32::from_raw(u32::from_ne_bytes(*addr)),
+            });
+        }
+    }
+}

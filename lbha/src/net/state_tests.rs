@@ -1,0 +1,228 @@
+//! Tests of the state: what each event changes, and that replaying events over a newer snapshot converges.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ip(s: &str) -> Ipv4Addr {
+    s.parse().unwrap()
+}
+
+fn net(s: &str) -> Ipv4Prefix {
+    let (addr, len) = s.split_once('/').unwrap();
+    Ipv4Prefix::new(ip(addr), len.parse().unwrap()).unwrap()
+}
+
+fn link(index: u32, up: bool) -> Link {
+    Link { index, name: format!("eth{index}"), up, carrier: up, ..Link::default() }
+}
+
+fn address(cidr: &str) -> Address {
+    let addr = ip(cidr.split_once('/').unwrap().0);
+    Address { addr, prefix: net(cidr), secondary: false, scope: Scope::Global }
+}
+
+fn key(dst: &str, metric: u32) -> RouteKey {
+    RouteKey { dst: net(dst), metric }
+}
+
+fn via(hops: &[(u32, &str)]) -> Route {
+    let next_hops = hops.iter().map(|(ifindex, gateway)| NextHop {
+        ifindex: *ifindex,
+        gateway: Some(gateway.parse().unwrap()),
+        encap: false,
+    });
+    Route { kind: RouteKind::Unicast, next_hops: next_hops.collect(), preferred_source: None }
+}
+
+fn reachable(last: u8) -> Neighbour {
+    Neighbour { mac: Some([2, 0, 0, 0, 0, last]), nud: Nud::Reachable }
+}
+
+fn routes(state: &NetState, at: RouteKey) -> &[Route] {
+    state.routes.get(&at).map_or(&[], Vec::as_slice)
+}
+
+#[test]
+fn an_event_that_says_nothing_new_changes_nothing() {
+    let events = [
+        Event::NewLink(link(2, true)),
+        Event::NewAddress(2, address("10.0.0.1/24")),
+        Event::NewNeighbour(2, ip("10.0.0.2"), reachable(2)),
+        Event::NewRoute(key("0.0.0.0/0", 0), via(&[(2, "10.0.0.2")]), Placement::First),
+    ];
+    let mut state = NetState::default();
+    for event in &events {
+        assert!(state.apply(event.clone()), "{event:?}");
+    }
+    let before = state.clone();
+    for event in &events {
+        assert!(!state.apply(event.clone()), "{event:?}");
+    }
+    assert_eq!(state, before);
+    for gone in [
+        Event::DelLink(9),
+        Event::DelAddress(2, address("10.0.0.9/24")),
+        Event::DelNeighbour(2, ip("10.0.0.9")),
+        Event::DelRoute(key("0.0.0.0/0", 7), via(&[(2, "10.0.0.2")])),
+        Event::DelRoute(key("0.0.0.0/0", 0), via(&[(2, "10.0.0.3")])),
+        Event::NextHopObject,
+    ] {
+        assert!(!state.apply(gone.clone()), "{gone:?}");
+    }
+    assert_eq!(state, before);
+}
+
+#[test]
+fn a_link_that_goes_takes_all_of_its_own_with_it() {
+    let mut state = NetState::default();
+    for index in [2, 3] {
+        state.apply(Event::NewLink(link(index, true)));
+        state.apply(Event::NewAddress(index, address("10.0.0.1/24")));
+        state.apply(Event::NewNeighbour(index, ip("10.0.0.2"), reachable(2)));
+    }
+    let (one, both) = (key("1.0.0.0/8", 0), key("2.0.0.0/8", 0));
+    state.apply(Event::NewRoute(one, via(&[(2, "10.0.0.2")]), Placement::First));
+    let multipath = via(&[(2, "10.0.0.2"), (3, "10.0.0.2")]);
+    state.apply(Event::NewRoute(both, multipath.clone(), Placement::First));
+    assert!(state.apply(Event::DelLink(2)));
+    assert!(!state.links.contains_key(&2) && !state.addresses.contains_key(&2));
+    assert_eq!(state.neighbours.keys().collect::<Vec<_>>(), [&(3, ip("10.0.0.2"))]);
+    assert!(routes(&state, one).is_empty());
+    assert_eq!(routes(&state, both), [multipath], "one next hop is still there");
+}
+
+#[test]
+fn a_link_that_goes_down_loses_its_routes_but_not_its_addresses() {
+    let mut state = NetState::default();
+    state.apply(Event::NewLink(link(2, true)));
+    state.apply(Event::NewAddress(2, address("10.0.0.1/24")));
+    state.apply(Event::NewRoute(key("0.0.0.0/0", 0), via(&[(2, "10.0.0.2")]), Placement::First));
+    let down = Event::NewLink(link(2, false));
+    assert!(state.routes_may_change_silently(&down));
+    assert!(state.apply(down));
+    assert!(state.routes.is_empty());
+    assert_eq!(state.addresses[&2].len(), 1);
+    assert!(!state.routes_may_change_silently(&Event::NewLink(link(2, true))));
+}
+
+#[test]
+fn a_carrier_that_is_lost_leaves_the_routes() {
+    let mut state = NetState::default();
+    state.apply(Event::NewLink(link(2, true)));
+    state.apply(Event::NewRoute(key("0.0.0.0/0", 0), via(&[(2, "10.0.0.2")]), Placement::First));
+    state.apply(Event::NewLink(Link { carrier: false, ..link(2, true) }));
+    assert_eq!(state.routes.len(), 1);
+}
+
+#[test]
+fn the_last_address_takes_the_routes_and_a_source_its_own() {
+    let mut state = NetState::default();
+    state.apply(Event::NewLink(link(2, true)));
+    for cidr in ["10.0.0.1/24", "10.0.0.7/24", "10.0.0.7/32"] {
+        state.apply(Event::NewAddress(2, address(cidr)));
+    }
+    let (plain, sourced) = (key("1.0.0.0/8", 0), key("2.0.0.0/8", 0));
+    state.apply(Event::NewRoute(plain, via(&[(2, "10.0.0.2")]), Placement::First));
+    let from_7 = Route { preferred_source: Some(ip("10.0.0.7")), ..via(&[(2, "10.0.0.2")]) };
+    state.apply(Event::NewRoute(sourced, from_7.clone(), Placement::First));
+
+    state.apply(Event::DelAddress(2, address("10.0.0.7/24")));
+    assert_eq!(routes(&state, sourced), [from_7], "the address is still there with another prefix");
+    state.apply(Event::DelAddress(2, address("10.0.0.7/32")));
+    assert!(routes(&state, sourced).is_empty());
+    assert_eq!(routes(&state, plain).len(), 1);
+    state.apply(Event::DelAddress(2, address("10.0.0.1/24")));
+    assert!(state.routes.is_empty() && state.addresses.is_empty());
+}
+
+#[test]
+fn an_address_changes_in_place() {
+    let mut state = NetState::default();
+    state.apply(Event::NewAddress(2, Address { secondary: true, ..address("10.0.0.2/24") }));
+    state.apply(Event::NewAddress(2, address("10.0.0.3/24")));
+    assert!(state.apply(Event::NewAddress(2, address("10.0.0.2/24"))));
+    assert_eq!(state.addresses[&2], [address("10.0.0.2/24"), address("10.0.0.3/24")]);
+}
+
+#[test]
+fn routes_of_one_prefix_and_metric_stand_where_the_kernel_puts_them() {
+    let at = key("1.0.0.0/8", 5);
+    let [a, b, c, d] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"].map(|g| via(&[(2, g)]));
+    let mut state = NetState::default();
+    state.apply(Event::NewRoute(at, a.clone(), Placement::First));
+    state.apply(Event::NewRoute(at, b.clone(), Placement::Last));
+    state.apply(Event::NewRoute(at, c.clone(), Placement::First));
+    assert_eq!(routes(&state, at), [c.clone(), a.clone(), b.clone()]);
+    state.apply(Event::NewRoute(at, d.clone(), Placement::Replace));
+    assert_eq!(routes(&state, at), [d.clone(), a.clone(), b.clone()]);
+    state.apply(Event::DelRoute(at, a));
+    assert_eq!(routes(&state, at), [d.clone(), b.clone()]);
+    // Replayed over a snapshot that has it further down.
+    state.apply(Event::NewRoute(at, b.clone(), Placement::Replace));
+    assert_eq!(routes(&state, at), std::slice::from_ref(&b));
+    state.apply(Event::NewRoute(at, b, Placement::Last));
+    assert_eq!(routes(&state, at).len(), 1);
+}
+
+#[test]
+fn only_changed_tables_are_copied() {
+    let mut state = NetState::default();
+    state.apply(Event::NewLink(link(2, true)));
+    let published = state.clone();
+    state.apply(Event::NewNeighbour(2, ip("10.0.0.2"), reachable(2)));
+    assert!(Arc::ptr_eq(&published.links, &state.links));
+    assert!(Arc::ptr_eq(&published.routes, &state.routes));
+    assert!(!Arc::ptr_eq(&published.neighbours, &state.neighbours));
+}
+
+#[test]
+fn equal_tables_are_shared_after_a_dump() {
+    let mut old = NetState::default();
+    old.apply(Event::NewLink(link(2, true)));
+    let mut fresh = NetState::default();
+    fresh.apply(Event::NewLink(link(2, true)));
+    fresh.apply(Event::NewNeighbour(2, ip("10.0.0.2"), reachable(2)));
+    fresh.share_equal_tables(&old);
+    assert!(Arc::ptr_eq(&fresh.links, &old.links));
+    assert!(!Arc::ptr_eq(&fresh.neighbours, &old.neighbours));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let index = 2u32..4;
+    let neighbour = (index.clone(), 1u8..4, any::<bool>(), 1u8..4).prop_map(|(i, a, new, mac)| {
+        let addr = Ipv4Addr::new(10, 0, 0, a);
+        if new {
+            Event::NewNeighbour(i, addr, reachable(mac))
+        } else {
+            Event::DelNeighbour(i, addr)
+        }
+    });
+    let links = (index, any::<bool>(), any::<bool>())
+        .prop_map(|(i, up, new)| if new { Event::NewLink(link(i, up)) } else { Event::DelLink(i) });
+    prop_oneof![neighbour, links]
+}
+
+proptest! {
+    /// A dump taken between two events, with all events applied again, ends where the events alone end.
+    #[test]
+    fn replaying_events_over_a_newer_snapshot_converges(
+        events in prop::collection::vec(any_event(), 0..30),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut straight = NetState::default();
+        let mut snapshot = NetState::default();
+        let cut = if events.is_empty() { 0 } else { cut.index(events.len()) };
+        for (i, event) in events.iter().enumerate() {
+            straight.apply(event.clone());
+            if i < cut {
+                snapshot.apply(event.clone());
+            }
+        }
+        for event in &events {
+            snapshot.apply(event.clone());
+        }
+        prop_assert_eq!(straight.links, snapshot.links);
+        prop_assert_eq!(straight.neighbours, snapshot.neighbours);
+    }
+}

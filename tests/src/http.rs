@@ -1,0 +1,311 @@
+//! A small HTTP/1.1 client for tests: call it inside a namespace ([`crate::netns::Netns::run_in`]).
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, SocketAddrV4, TcpStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt,
+        socket, sockopt,
+    },
+};
+
+use crate::wait::wait_for;
+
+/// How a connection is made, and how long anything on it may take.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The local address; port 0 leaves the port to the kernel. Bound with SO_REUSEADDR.
+    pub source: Option<SocketAddr>,
+    pub connect_timeout: Duration,
+    /// Of one read or write.
+    pub io_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            source: None,
+            connect_timeout: Duration::from_secs(5),
+            io_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    pub fn from(source: SocketAddrV4) -> Self {
+        Self { source: Some(SocketAddr::V4(source)), ..Self::default() }
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Response {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The first value of a header, its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What the server saw as the other end (`X-Client`).
+    pub fn client_seen(&self) -> Result<SocketAddrV4> {
+        let value = self.header("x-client").context("no X-Client header")?;
+        value.parse().with_context(|| format!("X-Client: {value}"))
+    }
+}
+
+/// One GET on a connection of its own.
+pub fn get(to: SocketAddr, path: &str) -> Result<Response> {
+    get_with(to, path, &Options::default())
+}
+
+/// [`get`], with options.
+pub fn get_with(to: SocketAddr, path: &str, options: &Options) -> Result<Response> {
+    let mut connection = Connection::open(to, options)?;
+    let response = connection.request("GET", path, &[("connection", "close")], &[])?;
+    // The server closes first, so that TIME_WAIT is not here and the port can be taken again.
+    let rest = connection.stream.read_to_end(&mut Vec::new()).context("wait for the close")?;
+    ensure!(rest == 0, "{rest} bytes after the answer");
+    Ok(response)
+}
+
+/// One request over a Unix socket, for the daemon's admin socket.
+pub fn unix_request(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Response> {
+    let stream =
+        UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    let timeout = Options::default().io_timeout;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut stream = BufReader::new(stream);
+    let headers = [("connection", "close"), ("content-type", "application/json")];
+    exchange(&mut stream, "localhost", method, path, &headers, body)
+}
+
+/// A connection that takes one request after the other.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Connection {
+    pub fn open(to: SocketAddr, options: &Options) -> Result<Self> {
+        let stream = dial(to, options).with_context(|| format!("connect to {to}"))?;
+        stream.set_read_timeout(Some(options.io_timeout))?;
+        stream.set_write_timeout(Some(options.io_timeout))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), host: to.to_string() })
+    }
+
+    pub fn get(&mut self, path: &str) -> Result<Response> {
+        self.request("GET", path, &[], &[])
+    }
+
+    pub fn put(&mut self, path: &str, body: &[u8]) -> Result<Response> {
+        self.request("PUT", path, &[], body)
+    }
+
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Response> {
+        exchange(&mut self.stream, &self.host, method, path, headers, body)
+    }
+
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.stream.get_ref().local_addr()?)
+    }
+
+    /// The socket below, for tests that look at TCP itself.
+    pub fn stream(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+}
+
+/// `TcpStream::connect_timeout` with a source address.
+fn dial(to: SocketAddr, options: &Options) -> Result<TcpStream> {
+    let limit = options.connect_timeout;
+    // The end of the last connection between the same two ports may be a moment away (LAST_ACK).
+    let closing = |error: &anyhow::Error| {
+        options.source.is_some() && error.downcast_ref() == Some(&Errno::EADDRNOTAVAIL)
+    };
+    wait_for(limit, "for the source port to be free", || match dial_once(to, options) {
+        Err(error) if closing(&error) => None,
+        outcome => Some(outcome),
+    })?
+}
+
+fn dial_once(to: SocketAddr, options: &Options) -> Result<TcpStream> {
+    let Options { source, connect_timeout, io_timeout: _ } = options;
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd: OwnedFd = socket(family, SockType::Stream, flags, None)?;
+    if let Some(source) = source {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(*source))
+            .map_err(|error| anyhow!("bind to {source}: {error}"))?;
+    }
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) => {}
+        Err(Errno::EINPROGRESS) => {
+            let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+            let limit = PollTimeout::try_from(*connect_timeout).context("connect timeout")?;
+            ensure!(poll(&mut fds, limit)? > 0, "no answer within {connect_timeout:?}");
+            let error = getsockopt(&fd, sockopt::SocketError)?;
+            if error != 0 {
+                return Err(Errno::from_raw(error).into());
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from(fd);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn exchange<S: Read + Write>(
+    stream: &mut BufReader<S>,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Response> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() || matches!(method, "PUT" | "POST" | "PATCH") {
+        head += &format!("content-length: {}\r\n", body.len());
+    }
+    head += "\r\n";
+    let socket = stream.get_mut();
+    // One segment for a request that fits into one.
+    if body.len() <= 4096 {
+        socket.write_all(&[head.as_bytes(), body].concat()).context("send the request")?;
+    } else {
+        socket.write_all(head.as_bytes()).context("send the request")?;
+        socket.write_all(body).context("send the body")?;
+    }
+    response(stream, method)
+}
+
+fn response(stream: &mut impl BufRead, method: &str) -> Result<Response> {
+    let status_line = line(stream)?;
+    let mut words = status_line.split(' ');
+    ensure!(
+        words.next().is_some_and(|version| version.starts_with("HTTP/1.")),
+        "not an HTTP answer: {status_line:?}"
+    );
+    let status = words
+        .next()
+        .and_then(|code| code.parse().ok())
+        .with_context(|| format!("no status in {status_line:?}"))?;
+    let mut headers = Vec::new();
+    loop {
+        let line = line(stream)?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').with_context(|| format!("header {line:?}"))?;
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let mut response = Response { status, headers, body: Vec::new() };
+    if method == "HEAD" || status == 204 || status == 304 {
+        return Ok(response);
+    }
+    if response.header("transfer-encoding").is_some_and(|value| value == "chunked") {
+        loop {
+            let line = line(stream)?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).with_context(|| format!("chunk {line}"))?;
+            let start = response.body.len();
+            response.body.resize(start + size, 0);
+            stream.read_exact(&mut response.body[start..]).context("read a chunk")?;
+            if !self::line(stream)?.is_empty() {
+                bail!("a chunk is longer than its size says");
+            }
+            if size == 0 {
+                return Ok(response);
+            }
+        }
+    }
+    match response.header("content-length") {
+        Some(length) => {
+            let length: usize = length.parse().context("content-length")?;
+            response.body.resize(length, 0);
+            stream.read_exact(&mut response.body).context("read the body")?;
+        }
+        None => {
+            stream.read_to_end(&mut response.body).context("read the body to its end")?;
+        }
+    }
+    Ok(response)
+}
+
+/// A line without its end; the end of the stream is an error.
+fn line(stream: &mut impl BufRead) -> Result<String> {
+    let mut line = String::new();
+    ensure!(
+        stream.read_line(&mut line).context("read the answer")? > 0,
+        "closed without an answer"
+    );
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Response {
+        response(&mut text.as_bytes(), "GET").unwrap()
+    }
+
+    #[test]
+    fn a_body_ends_with_its_length() {
+        let response =
+            parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Client: 1.2.3.4:5\r\n\r\nweb1\nmore");
+        assert_eq!((response.status, response.text().as_str()), (200, "web1\n"));
+        assert_eq!(response.client_seen().unwrap(), "1.2.3.4:5".parse().unwrap());
+    }
+
+    #[test]
+    fn a_body_comes_in_chunks() {
+        let text = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n";
+        assert_eq!(parse(text).text(), "abcde");
+    }
+
+    #[test]
+    fn a_body_without_a_length_ends_with_the_connection() {
+        assert_eq!(parse("HTTP/1.0 503 No\r\n\r\nsorry").text(), "sorry");
+    }
+
+    #[test]
+    fn a_connection_closed_without_an_answer_is_an_error() {
+        assert!(response(&mut "".as_bytes(), "GET").is_err());
+    }
+}

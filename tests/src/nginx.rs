@@ -1,0 +1,160 @@
+//! A real nginx in a namespace, set up as in the guide.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    netns::Netns,
+    proc::Proc,
+    scratch::ScratchDir,
+    topology::{LB_PRIVATE, Topology, web_address},
+    wait::wait_for,
+};
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Access {
+    /// `allow ADDRESS; deny all;`, as in the guide: every request has to come from the load balancer's private address.
+    OnlyFrom(Ipv4Addr),
+    /// For modes in which the servers see the clients' addresses.
+    Open,
+}
+
+/// A running nginx. It answers
+/// - `/` with its name and a newline, `X-Client` giving the address and port it saw;
+/// - `/big` with [`BIG`] bytes of zeros;
+/// - `PUT /upload/NAME` of up to 200 MiB with 201, the body to be found at [`Nginx::uploaded`].
+#[derive(Debug)]
+pub struct Nginx {
+    name: String,
+    process: Proc,
+    dir: ScratchDir,
+}
+
+/// The size of `/big`.
+pub const BIG: u64 = 100 * 1024 * 1024;
+
+impl Nginx {
+    /// Starts nginx and waits until it takes connections.
+    pub fn start(
+        namespace: &Netns,
+        name: &str,
+        listen: SocketAddrV4,
+        access: Access,
+    ) -> Result<Self> {
+        let dir = ScratchDir::new(name)?;
+        let path = dir.path();
+        for sub in ["www/upload", "temp"] {
+            fs::create_dir_all(path.join(sub))?;
+        }
+        fs::write(path.join("www/index.html"), format!("{name}\n"))?;
+        File::create(path.join("www/big"))?.set_len(BIG)?;
+        let config = path.join("nginx.conf");
+        fs::write(&config, configuration(&path.display().to_string(), listen, access))?;
+
+        let mut command = namespace.command("nginx")?;
+        command.arg("-p").arg(path).arg("-c").arg(&config).arg("-e").arg(path.join("error.log"));
+        let output = File::create(path.join("stderr.log"))?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let nginx = Self { name: name.into(), process: namespace.spawn(command)?, dir };
+        let taken = wait_for(LIMIT, &format!("for {name} to listen on {listen}"), || {
+            if !nginx.process.is_running() {
+                return Some(false);
+            }
+            namespace.listens(listen).then_some(true)
+        });
+        match taken {
+            Ok(true) => Ok(nginx),
+            Ok(false) => bail!("{name} ended: {}", nginx.errors()),
+            Err(error) => Err(error.context(nginx.errors())),
+        }
+    }
+
+    /// One on port 80 of every web server of the topology, called web1, web2, ….
+    pub fn start_all(topology: &Topology, access: Access) -> Result<Vec<Self>> {
+        let servers = topology.web.iter().enumerate().map(|(index, namespace)| {
+            let listen = SocketAddrV4::new(web_address(index), 80);
+            Self::start(namespace, &format!("web{}", index + 1), listen, access)
+        });
+        servers.collect()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn process(&self) -> &Proc {
+        &self.process
+    }
+
+    /// Ends it, as when a web server's service stops.
+    pub fn stop(&self) -> Result<()> {
+        let status = self.process.stop(LIMIT)?;
+        status.success().then_some(()).with_context(|| format!("{}: {status}", self.name))
+    }
+
+    /// Where the body of `PUT /upload/NAME` is.
+    pub fn uploaded(&self, name: &str) -> PathBuf {
+        self.dir.path().join("www/upload").join(name)
+    }
+
+    fn errors(&self) -> String {
+        let read = |file| fs::read_to_string(self.dir.path().join(file)).unwrap_or_default();
+        format!("{} says: {}{}", self.name, read("error.log"), read("stderr.log"))
+    }
+}
+
+impl Access {
+    /// The guide's: only the load balancer.
+    pub const GUIDE: Self = Self::OnlyFrom(LB_PRIVATE);
+}
+
+fn configuration(dir: &str, listen: SocketAddrV4, access: Access) -> String {
+    let access = match access {
+        Access::OnlyFrom(address) => format!("allow {address}; deny all;"),
+        Access::Open => String::new(),
+    };
+    // Files and not `return`: that one answers before the access rules are looked at.
+    format!(
+        "daemon off;
+user root;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+pid {dir}/nginx.pid;
+error_log {dir}/error.log warn;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    default_type text/plain;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_timeout 75s;
+    keepalive_requests 100000000;
+    client_body_temp_path {dir}/temp/body;
+    proxy_temp_path {dir}/temp/proxy;
+    fastcgi_temp_path {dir}/temp/fastcgi;
+    uwsgi_temp_path {dir}/temp/uwsgi;
+    scgi_temp_path {dir}/temp/scgi;
+    open_file_cache max=100;
+    server {{
+        listen {listen} backlog=4096;
+        {access}
+        root {dir}/www;
+        add_header X-Client $remote_addr:$remote_port;
+        location /upload/ {{
+            dav_methods PUT;
+            client_max_body_size 200m;
+        }}
+    }}
+}}
+"
+    )
+}
+
+const LIMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,91 @@
+//! UDP echo servers, and a client that waits for its answer.
+
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    net::{SocketAddr, SocketAddrV4, UdpSocket},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{netns::Netns, topology::Topology, topology::web_address};
+
+/// Sends every datagram back to where it came from, from a thread of its own.
+#[derive(Debug)]
+pub struct Echo {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<BTreeSet<SocketAddrV4>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    pub fn start(namespace: &Netns, listen: SocketAddrV4) -> Result<Self> {
+        let socket = bind(namespace, listen)?;
+        // The interval at which the thread looks at its flag.
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let (stopped, peers) = (Arc::clone(&stop), Arc::clone(&seen));
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 65536];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+                if let SocketAddr::V4(from) = from {
+                    peers.lock().unwrap_or_else(PoisonError::into_inner).insert(from);
+                }
+                let _ = socket.send_to(&buffer[..len], from);
+            }
+        });
+        Ok(Self { stop, seen, thread: Some(thread) })
+    }
+
+    /// One on this port of every web server of the topology.
+    pub fn start_all(topology: &Topology, port: u16) -> Result<Vec<Self>> {
+        let listen = |index| SocketAddrV4::new(web_address(index), port);
+        topology.web.iter().enumerate().map(|(i, web)| Self::start(web, listen(i))).collect()
+    }
+
+    /// Everybody whose datagrams came.
+    pub fn seen(&self) -> BTreeSet<SocketAddrV4> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A socket of a namespace.
+pub fn bind(namespace: &Netns, local: SocketAddrV4) -> Result<UdpSocket> {
+    namespace.run_in(|| UdpSocket::bind(local)).with_context(|| format!("bind UDP {local}"))
+}
+
+/// Sends `payload` and waits for the same from `to` and nobody else; sends again as long as nothing comes.
+pub fn exchange(socket: &UdpSocket, to: SocketAddrV4, payload: &[u8]) -> Result<()> {
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let mut buffer = [0; 65536];
+    for _ in 0..10 {
+        socket.send_to(payload, to).context("send")?;
+        match socket.recv_from(&mut buffer) {
+            Ok((len, from)) => {
+                ensure!(from == SocketAddr::V4(to), "an answer from {from} instead of {to}");
+                ensure!(buffer[..len] == *payload, "{len} bytes, or others, came back");
+                return Ok(());
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error).context("receive"),
+        }
+    }
+    bail!("no answer from {to} to {} bytes", payload.len())
+}
