@@ -102,12 +102,8 @@ pub fn cargo(toolchain: &Toolchain, workspace: &Path, verb: &str, target_dir: &P
         command.env("RUSTC_BOOTSTRAP", "1");
     }
     command.env("PATH", search_path([&toolchain.linker.path, &toolchain.rust.rustc]));
-    match toolchain.library_path() {
-        // A bpf-linker without an LLVM of its own looks for rustc's there.
-        Some(directory) => command.env("LD_LIBRARY_PATH", directory),
-        // The outer cargo put its toolchain's libraries there; they are not this rustc's.
-        None => command.env_remove("LD_LIBRARY_PATH"),
-    };
+    // Also because the outer cargo put the libraries of another rustc there.
+    command.env("LD_LIBRARY_PATH", toolchain.library_path());
     command
 }
 

@@ -169,6 +169,14 @@ fn send(pid: Pid, group: Group, signal: Signal) {
     match sent {
         // It has just ended by itself.
         Ok(()) | Err(Errno::ESRCH) => {}
+        // It is a sudo, which passes signals on, but takes them from root only.
+        Err(Errno::EPERM) => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "kill", "-s", signal.as_str(), &pid.to_string()]);
+            if !sudo.status().is_ok_and(|status| status.success()) {
+                eprintln!("cannot end process {pid}: it is root's");
+            }
+        }
         Err(error) => eprintln!("cannot send {signal} to process {pid}: {error}"),
     }
 }

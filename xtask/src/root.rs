@@ -21,11 +21,10 @@ pub fn command(command: Command, why: &str) -> anyhow::Result<Command> {
     if is_root() {
         return Ok(command);
     }
-    let name = command.get_program().to_string_lossy().into_owned();
     if program("sudo").is_none() {
-        bail!("{name} needs root {why}: there is no sudo here, so run this as root");
+        bail!("root is needed {why}, and there is no sudo here: run this as root");
     }
-    eprintln!("{name} needs root {why}: through sudo");
+    eprintln!("root is needed {why}: through sudo");
     Ok(through_sudo(&command))
 }
 

@@ -87,9 +87,13 @@ impl Toolchain {
         !self.version.release.contains("nightly")
     }
 
-    /// Where the toolchain keeps its own LLVM, when the dynamic linker does not look there anyway.
-    pub fn library_path(&self) -> Option<PathBuf> {
-        (self.rust.origin != Origin::Packages).then(|| self.rust.prefix.join("lib"))
+    /// Where its LLVM may be: a bpf-linker that is built with its default features brings none,
+    /// and takes the first that it finds on `LD_LIBRARY_PATH`.
+    pub fn library_path(&self) -> OsString {
+        let llvm = format!("lib/llvm-{LLVM_MAJOR}/lib");
+        let directories = [llvm.as_str(), "lib64", "lib"].map(|name| self.rust.prefix.join(name));
+        // Fails only for a directory with a colon in its name, where nothing else would work either.
+        env::join_paths(directories.iter().filter(|path| path.is_dir())).unwrap_or_default()
     }
 }
 
