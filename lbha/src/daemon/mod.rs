@@ -11,7 +11,7 @@ mod shared;
 mod sweeper;
 mod view;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use lbha_common::event;
@@ -111,7 +111,7 @@ impl Daemon {
             adopted,
             pins = %pins.root().display(),
             services = daemon.options.config.services.len(),
-            "ready"
+            "running"
         );
 
         let mut events = ring::events(pins.root())?;
@@ -119,8 +119,11 @@ impl Daemon {
         let api = tokio::spawn(server.serve(daemon.shared.clone(), async move {
             let _ = stopped.await;
         }));
+        let settle = tokio::time::sleep(SETTLE_TIME);
+        tokio::pin!(settle);
         let reason = loop {
             tokio::select! {
+                () = &mut settle, if !daemon.shared.is_settled() => daemon.settled(),
                 changed = daemon.states.changed() => match changed {
                     Ok(()) => daemon.network_changed(&pins),
                     // Without netlink the maps would go stale in silence.
@@ -221,6 +224,13 @@ impl Daemon {
         }
     }
 
+    /// Who has not answered by now is to be warned of, not waited for.
+    fn settled(&mut self) {
+        self.shared.set_settled();
+        let state = self.states.borrow().clone();
+        self.reconcile(&state);
+    }
+
     /// Brings the maps in line. What can't be written now is tried again with the next change.
     fn reconcile(&mut self, state: &NetState) {
         match self.reconciler.reconcile(&self.options.config, state, &self.ports) {
@@ -293,6 +303,9 @@ impl Daemon {
         }
     }
 }
+
+/// How long a start waits for servers and gateways to answer ARP before it calls itself ready without them.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// Neighbours asked for in one go.
 const MAX_RESOLVE_AT_ONCE: usize = 64;

@@ -38,8 +38,11 @@ impl Reconciler {
         if self.last.as_ref() != Some(&plan) {
             // A sweep may be under way: what is retired now waits for one that begins later.
             let changes = self.applier.apply(&plan.desired, self.sweep + 1)?;
-            self.log(&plan, &changes);
+            self.log(&changes);
             self.shared.set_plan(config, &plan, &self.applier);
+        }
+        if self.shared.is_settled() {
+            self.warn(&plan);
         }
         let watched = plan.watched.clone();
         self.last = Some(plan);
@@ -54,7 +57,7 @@ impl Reconciler {
         Ok(())
     }
 
-    fn log(&mut self, plan: &Plan, changes: &[Change]) {
+    fn log(&self, changes: &[Change]) {
         let first = self.last.is_none();
         for change in changes {
             match change {
@@ -82,6 +85,10 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    /// Says what is wrong once, when it begins.
+    fn warn(&mut self, plan: &Plan) {
         let now: BTreeSet<String> = plan.warnings.iter().cloned().collect();
         for warning in now.difference(&self.warned) {
             warn!("{warning}");

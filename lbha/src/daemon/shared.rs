@@ -41,6 +41,8 @@ pub(super) struct State {
     pub warnings: Vec<String>,
     /// An interface is gone, or a map can't be written.
     pub trouble: Option<String>,
+    /// Every neighbour has had time to answer the first question for its MAC address.
+    pub settled: bool,
     pub attached: Vec<Attached>,
     pub ports: Vec<(&'static str, Port)>,
     /// By index in the map of servers.
@@ -102,6 +104,14 @@ impl Shared {
         news
     }
 
+    pub fn set_settled(&self) {
+        self.lock().settled = true;
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.lock().settled
+    }
+
     pub fn set_sweep(&self, sweep: Sweep) {
         self.lock().sweep = sweep;
     }
@@ -131,6 +141,7 @@ impl Shared {
         }
         let mut state = self.lock();
         state.config = Some(config.clone());
+        state.settled |= plan.desired.hops.values().all(|hop| hop.dmac.is_some());
         state.warnings = plan.warnings.clone();
         state.backends = backends;
         add_retired(&mut state, applier);

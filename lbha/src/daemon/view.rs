@@ -32,7 +32,7 @@ const DEFAULT_LIMIT: usize = 1000;
 impl View for Shared {
     fn ready(&self) -> bool {
         let state = self.snapshot();
-        state.trouble.is_none() && !state.attached.is_empty() && state.config.is_some()
+        state.trouble.is_none() && !state.attached.is_empty() && state.settled
     }
 
     fn status(&self) -> types::Status {
