@@ -89,6 +89,8 @@ impl Daemon {
         // Before anything that has to be taken back on a stop.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Would end the process: from a terminal that closes, or from somebody who expects a reload.
+        let mut hangup = signal(SignalKind::hangup())?;
 
         let server = Server::bind(&options.config.admin.socket)?;
         let pins = Pins::open(&options.bpffs).map_err(|error| StartError(error.into()))?;
@@ -134,6 +136,9 @@ impl Daemon {
                 }
                 _ = terminate.recv() => break Ok("SIGTERM"),
                 _ = interrupt.recv() => break Ok("SIGINT"),
+                _ = hangup.recv() => {
+                    warn!("SIGHUP changes nothing: the configuration is read at the start only");
+                }
             }
         };
         let _ = stop.send(());
