@@ -122,6 +122,7 @@ impl Daemon {
             let _ = stopped.await;
         }));
         let reason = loop {
+            let next_warning = daemon.reconciler.next_warning();
             tokio::select! {
                 changed = daemon.states.changed() => match changed {
                     Ok(()) => daemon.network_changed(&pins),
@@ -129,6 +130,9 @@ impl Daemon {
                     Err(_) => break Err(anyhow::anyhow!("the netlink monitor has ended")),
                 },
                 Some(sweep) = sweeps.recv() => daemon.swept(sweep),
+                () = sleep_until(next_warning) => {
+                    daemon.reconciler.log_due_warnings();
+                }
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     daemon.waiting_for_neighbours(ready.get_inner_mut()).await;
@@ -296,6 +300,13 @@ impl Daemon {
                 debug!(%addr, error = ?error, "neighbour not probed");
             }
         }
+    }
+}
+
+async fn sleep_until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
