@@ -43,6 +43,8 @@ pub struct Plan {
     pub watched: BTreeSet<Watch>,
     /// What an operator should look at.
     pub warnings: Vec<String>,
+    /// Those of the warnings that an answer to ARP may end any moment.
+    pub awaited: BTreeSet<String>,
 }
 
 impl Ports {
@@ -136,7 +138,7 @@ impl Planner<'_> {
                 RouteTarget::Gateway { side, gateway } => {
                     let hop = self.hop(*side, *gateway);
                     if hop.dmac.is_none() {
-                        self.warn(format!(
+                        self.await_arp(format!(
                             "gateway {gateway} (route {prefix}) does not answer ARP"
                         ));
                     }
@@ -226,7 +228,7 @@ impl Planner<'_> {
         }
         let hop = way.map(|(side, via)| self.hop(side, via)).unwrap_or_default();
         if way.is_some() && hop.dmac.is_none() {
-            self.warn(format!("server {name} ({addr}) does not answer ARP"));
+            self.await_arp(format!("server {name} ({addr}) does not answer ARP"));
         }
         self.plan.desired.hops.insert((addr, 32), hop);
     }
@@ -280,6 +282,11 @@ impl Planner<'_> {
             };
             self.plan.watched.insert(Watch { ifindex, addr, source });
         }
+    }
+
+    fn await_arp(&mut self, warning: String) {
+        self.plan.awaited.insert(warning.clone());
+        self.warn(warning);
     }
 
     fn warn(&mut self, warning: String) {

@@ -36,7 +36,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, error, warn};
 
@@ -118,6 +118,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
+        let mut complained: Option<Instant> = None;
 
         loop {
             tokio::select! {
@@ -130,7 +131,10 @@ impl Server {
                     }
                     Err(error) => {
                         // Out of descriptors, most likely: the condition stays, so do not spin on it.
-                        warn!(%error, "cannot accept a connection to the admin socket");
+                        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_PAUSE) {
+                            warn!(%error, "cannot accept a connection to the admin socket");
+                            complained = Some(Instant::now());
+                        }
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -293,6 +297,8 @@ const BACKLOG: i32 = 128;
 /// Of a request's head; hyper asks for 8 KiB at least.
 const MAX_HEADER: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines about it in the log.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

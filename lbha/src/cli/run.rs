@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
     args::{DEFAULT_BPFFS, DEFAULT_CONFIG, DEFAULT_RUNTIME_DIR},
@@ -215,6 +215,15 @@ pub fn complain(report: &Report) {
 fn log_filter(text: &str) -> Result<String, String> {
     // A variable that is set to nothing is as good as unset.
     let text = if text.trim().is_empty() { DEFAULT_LOG } else { text };
+    // A word that is no level is a target to `EnvFilter`, and silences all others: `warning`, `verbose`.
+    for word in text.split(',').map(str::trim) {
+        let is_target = word.contains(['=', ':', '[']) || word == "lbha";
+        if !word.is_empty() && !is_target && word.parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "`{word}` is not a level: write off, error, warn, info, debug or trace, or TARGET=LEVEL"
+            ));
+        }
+    }
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
@@ -259,6 +268,9 @@ mod tests {
         assert_eq!(args.log_format, LogFormat::Text);
         assert!(!args.keep_datapath);
         assert_eq!(log_filter(""), Ok("info".to_owned()));
+        for filter in ["DEBUG", "2", "off", "warn,lbha::net=debug", "lbha", "lbha::daemon"] {
+            assert_eq!(log_filter(filter), Ok(filter.to_owned()));
+        }
         let args = parse("lbha run -c lbha.toml").unwrap();
         assert_eq!(args.config_file(), (Path::new("lbha.toml"), true));
     }
@@ -267,6 +279,8 @@ mod tests {
     fn bad_values_are_usage_errors_that_say_what_is_expected() {
         for (line, expected) in [
             ("lbha run --log-level lbha=loud", "invalid"),
+            ("lbha run --log-level warning", "`warning` is not a level"),
+            ("lbha run --log-level info,verbose", "`verbose` is not a level"),
             ("lbha run --scheduler fastest", "rr, wrr, lc, maglev, source"),
             ("lbha run --attach offload", "auto, native, generic"),
         ] {

@@ -9,7 +9,7 @@ use lbha_common::flow::{Flow4, FlowKey4};
 
 use crate::datapath::{
     batch::Walk,
-    pins::{PinError, Pins, remove_version},
+    pins::{PinError, Pins, lock, remove_version},
     tables::FlowTables,
 };
 
@@ -39,9 +39,12 @@ impl Left {
     }
 
     pub fn remove(self) -> Result<(), PinError> {
+        // The daemon of another version locks its own directory only. All of it goes, or nothing.
+        let locks = self.others.iter().map(|other| lock(other)).collect::<Result<Vec<_>, _>>()?;
         for other in &self.others {
             remove_version(other)?;
         }
+        drop(locks);
         self.pins.remove_all()
     }
 }

@@ -26,7 +26,12 @@ impl FromStr for LogFormat {
 /// Sets up logging to standard error. `filter` has the syntax of tracing's `EnvFilter`: `info`, `lbha=debug`, ….
 pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that can't be written (a full disk, a reader that is gone) is lost. By default it would be reported with
+    // `eprintln!`, which panics for the same reason.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let set = match format {

@@ -89,6 +89,8 @@ impl Daemon {
         // Before anything that has to be taken back on a stop.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Would end the process: from a terminal that closes, or from somebody who expects a reload.
+        let mut hangup = signal(SignalKind::hangup())?;
 
         let server = Server::bind(&options.config.admin.socket)?;
         let pins = Pins::open(&options.bpffs).map_err(|error| StartError(error.into()))?;
@@ -122,14 +124,18 @@ impl Daemon {
         let settle = tokio::time::sleep(SETTLE_TIME);
         tokio::pin!(settle);
         let reason = loop {
+            let next_warning = daemon.reconciler.next_warning();
             tokio::select! {
-                () = &mut settle, if !daemon.shared.is_settled() => daemon.settled(),
+                () = &mut settle, if !daemon.shared.is_settled() => daemon.shared.set_settled(),
                 changed = daemon.states.changed() => match changed {
                     Ok(()) => daemon.network_changed(&pins),
                     // Without netlink the maps would go stale in silence.
                     Err(_) => break Err(anyhow::anyhow!("the netlink monitor has ended")),
                 },
                 Some(sweep) = sweeps.recv() => daemon.swept(sweep),
+                () = sleep_until(next_warning) => {
+                    daemon.reconciler.log_due_warnings();
+                }
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     daemon.waiting_for_neighbours(ready.get_inner_mut()).await;
@@ -137,6 +143,9 @@ impl Daemon {
                 }
                 _ = terminate.recv() => break Ok("SIGTERM"),
                 _ = interrupt.recv() => break Ok("SIGINT"),
+                _ = hangup.recv() => {
+                    warn!("SIGHUP changes nothing: the configuration is read at the start only");
+                }
             }
         };
         let _ = stop.send(());
@@ -224,13 +233,6 @@ impl Daemon {
         }
     }
 
-    /// Who has not answered by now is to be warned of, not waited for.
-    fn settled(&mut self) {
-        self.shared.set_settled();
-        let state = self.states.borrow().clone();
-        self.reconcile(&state);
-    }
-
     /// Brings the maps in line. What can't be written now is tried again with the next change.
     fn reconcile(&mut self, state: &NetState) {
         match self.reconciler.reconcile(&self.options.config, state, &self.ports) {
@@ -306,6 +308,13 @@ impl Daemon {
 
 /// How long a start waits for servers and gateways to answer ARP before it calls itself ready without them.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+async fn sleep_until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Neighbours asked for in one go.
 const MAX_RESOLVE_AT_ONCE: usize = 64;

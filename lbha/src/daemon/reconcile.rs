@@ -1,7 +1,14 @@
 //! Plan, difference, write, and a line in the log for each thing that changed.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
+use lbha_common::wire::proto;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::shared::Shared;
@@ -16,7 +23,7 @@ pub struct Reconciler {
     applier: Applier,
     shared: Arc<Shared>,
     last: Option<Plan>,
-    warned: BTreeSet<String>,
+    warnings: Warnings,
     /// Number of the last complete sweep.
     sweep: u64,
 }
@@ -24,7 +31,7 @@ pub struct Reconciler {
 impl Reconciler {
     pub fn open(root: &Path, shared: Arc<Shared>) -> Result<Self, aya::maps::MapError> {
         let applier = Applier::open(root)?;
-        Ok(Self { applier, shared, last: None, warned: BTreeSet::new(), sweep: 0 })
+        Ok(Self { applier, shared, last: None, warnings: Warnings::default(), sweep: 0 })
     }
 
     /// Brings the maps in line; gives the neighbours to keep resolved.
@@ -38,11 +45,8 @@ impl Reconciler {
         if self.last.as_ref() != Some(&plan) {
             // A sweep may be under way: what is retired now waits for one that begins later.
             let changes = self.applier.apply(&plan.desired, self.sweep + 1)?;
-            self.log(&changes);
+            self.log(&plan, &changes);
             self.shared.set_plan(config, &plan, &self.applier);
-        }
-        if self.shared.is_settled() {
-            self.warn(&plan);
         }
         let watched = plan.watched.clone();
         self.last = Some(plan);
@@ -57,19 +61,19 @@ impl Reconciler {
         Ok(())
     }
 
-    fn log(&self, changes: &[Change]) {
+    fn log(&mut self, plan: &Plan, changes: &[Change]) {
         let first = self.last.is_none();
         for change in changes {
             match change {
                 Change::ServiceAdded(id) => {
-                    info!(vip = %id.vip, port = id.port, protocol = id.protocol, "service added");
+                    info!(vip = %id.vip, port = id.port, protocol = protocol(id.protocol), "service added");
                 }
                 Change::ServiceChanged(id) if !first => {
-                    info!(vip = %id.vip, port = id.port, protocol = id.protocol, "service changed");
+                    info!(vip = %id.vip, port = id.port, protocol = protocol(id.protocol), "service changed");
                 }
                 Change::ServiceChanged(_) => {}
                 Change::ServiceRemoved(id) => {
-                    info!(vip = %id.vip, port = id.port, protocol = id.protocol, "service removed");
+                    info!(vip = %id.vip, port = id.port, protocol = protocol(id.protocol), "service removed");
                 }
                 Change::Hop((addr, len), Some(mac)) => {
                     info!(prefix = %format_args!("{addr}/{len}"), mac = %Mac(*mac), "next hop");
@@ -85,17 +89,68 @@ impl Reconciler {
                 }
             }
         }
+        for ended in self.warnings.update(plan, Instant::now()) {
+            info!("no longer: {ended}");
+        }
+        self.log_due_warnings();
     }
 
-    /// Says what is wrong once, when it begins.
-    fn warn(&mut self, plan: &Plan) {
-        let now: BTreeSet<String> = plan.warnings.iter().cloned().collect();
-        for warning in now.difference(&self.warned) {
+    /// Puts those warnings in the log that have lasted long enough.
+    pub fn log_due_warnings(&mut self) {
+        for warning in self.warnings.due(Instant::now()) {
             warn!("{warning}");
         }
-        self.warned = now;
+    }
+
+    /// When [`Self::log_due_warnings`] has something to do.
+    pub fn next_warning(&self) -> Option<Instant> {
+        self.warnings.next()
     }
 }
+
+fn protocol(number: u8) -> &'static str {
+    if number == proto::TCP { "tcp" } else { "udp" }
+}
+
+/// The plan's warnings on their way into the log: once each, and once more when they end.
+#[derive(Default)]
+struct Warnings {
+    /// Not in the log yet, and from when on they belong there.
+    waiting: BTreeMap<String, Instant>,
+    logged: BTreeSet<String>,
+}
+
+impl Warnings {
+    /// Takes a plan's warnings; gives those that were logged and have ended.
+    fn update(&mut self, plan: &Plan, now: Instant) -> Vec<String> {
+        let current: BTreeSet<&String> = plan.warnings.iter().collect();
+        let ended = self.logged.iter().filter(|w| !current.contains(w)).cloned().collect();
+        self.logged.retain(|warning| current.contains(warning));
+        self.waiting.retain(|warning, _| current.contains(warning));
+        for warning in current {
+            if !self.logged.contains(warning) && !self.waiting.contains_key(warning) {
+                let patience =
+                    if plan.awaited.contains(warning) { ARP_PATIENCE } else { Duration::ZERO };
+                self.waiting.insert(warning.clone(), now + patience);
+            }
+        }
+        ended
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        let due: Vec<String> =
+            self.waiting.extract_if(.., |_, due| *due <= now).map(|(warning, _)| warning).collect();
+        self.logged.extend(due.iter().cloned());
+        due
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.waiting.values().min().copied()
+    }
+}
+
+/// At the start, and when an interface comes up, no neighbour is known: the kernel asks three times, once a second.
+const ARP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Displays a MAC address.
 pub struct Mac(pub [u8; 6]);
@@ -104,5 +159,43 @@ impl std::fmt::Display for Mac {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(warnings: &[&str], awaited: &[&str]) -> Plan {
+        Plan {
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+            awaited: awaited.iter().map(ToString::to_string).collect(),
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn a_warning_is_logged_once_and_so_is_its_end() {
+        let (mut warnings, now) = (Warnings::default(), Instant::now());
+        let down = plan(&["eth0 is down"], &[]);
+        assert!(warnings.update(&down, now).is_empty());
+        assert_eq!(warnings.due(now), ["eth0 is down"]);
+        assert!(warnings.update(&down, now).is_empty());
+        assert!(warnings.due(now).is_empty());
+        assert_eq!(warnings.update(&Plan::default(), now), ["eth0 is down"]);
+        assert!(warnings.update(&down, now).is_empty());
+        assert_eq!(warnings.due(now), ["eth0 is down"]);
+    }
+
+    #[test]
+    fn what_arp_may_end_gets_time_to() {
+        let (mut warnings, now) = (Warnings::default(), Instant::now());
+        let both = plan(&["web1", "web2"], &["web1", "web2"]);
+        warnings.update(&both, now);
+        assert!(warnings.due(now).is_empty());
+        assert_eq!(warnings.next(), Some(now + ARP_PATIENCE));
+        assert!(warnings.update(&plan(&["web2"], &["web2"]), now).is_empty());
+        assert_eq!(warnings.due(now + ARP_PATIENCE), ["web2"]);
+        assert_eq!(warnings.next(), None);
     }
 }

@@ -80,10 +80,15 @@ pub struct Attached {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     #[error(
-        "{interface} already runs an XDP program that is not lbha's: {program}; take it off first \
-         (`ip link set dev {interface} xdp off`, or stop whoever put it there)"
+        "{interface} already runs an XDP program that is not lbha's: {program}; stop whoever put it there, or take it \
+         off (`ip link set dev {interface} xdp off`, unless a BPF link holds it)"
     )]
     Foreign { interface: String, program: String },
+    #[error(
+        "{interface} already runs another lbha's program, {program}, with pins elsewhere than in {pins}: give its \
+         --bpffs to take over from it, or end it (`lbha detach --bpffs DIR`)"
+    )]
+    OtherLbha { interface: String, program: String, pins: PathBuf },
     #[error("{interface} does not take the program in {mode} mode{hint}")]
     Refused { interface: String, mode: &'static str, hint: &'static str, source: Box<ProgramError> },
     #[error("cannot pin the link on {interface}")]
@@ -111,7 +116,7 @@ pub fn attach_all(
         }
     }
     for (target, pin) in targets.iter().zip(&wanted) {
-        refuse_foreign(target, pin)?;
+        refuse_foreign(target, pin, pins)?;
     }
     let mut attached = Vec::new();
     for (target, pin) in targets.iter().zip(&wanted) {
@@ -134,7 +139,7 @@ pub fn attach_all(
 }
 
 /// A program without a link of ours was put there by somebody else.
-fn refuse_foreign(target: &Target, pin: &PathBuf) -> Result<(), AttachError> {
+fn refuse_foreign(target: &Target, pin: &PathBuf, pins: &Pins) -> Result<(), AttachError> {
     let Some(running) = target.running else { return Ok(()) };
     let ours = PinnedLink::from_pin(pin)
         .and_then(|link| FdLink::from(link).info())
@@ -142,11 +147,16 @@ fn refuse_foreign(target: &Target, pin: &PathBuf) -> Result<(), AttachError> {
     if ours.is_ok_and(|id| id == running.program) {
         return Ok(());
     }
-    let program = match sys::program_name(running.program) {
-        Ok(name) => format!("id {} ({name})", running.program),
-        Err(_) => format!("id {}", running.program),
-    };
-    Err(AttachError::Foreign { interface: target.name.clone(), program })
+    let interface = target.name.clone();
+    let name = sys::program_name(running.program).unwrap_or_default();
+    Err(if name.starts_with("lbha_public") || name.starts_with("lbha_private") {
+        let program = format!("id {}", running.program);
+        AttachError::OtherLbha { interface, program, pins: pins.root().to_path_buf() }
+    } else if name.is_empty() {
+        AttachError::Foreign { interface, program: format!("id {}", running.program) }
+    } else {
+        AttachError::Foreign { interface, program: format!("id {} ({name})", running.program) }
+    })
 }
 
 fn attach(

@@ -36,8 +36,12 @@ pub const MAPS: &[&str] = &[
 
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    #[error("{path} is not on a BPF filesystem; mount one there: mount -t bpf bpf {mountpoint}")]
-    NotBpffs { path: PathBuf, mountpoint: PathBuf },
+    #[error("{path} is not on a BPF filesystem: {advice}")]
+    NotBpffs { path: PathBuf, advice: String },
+    #[error(
+        "{path} has a dot in a name, which a BPF filesystem does not take: choose another --bpffs"
+    )]
+    Dot { path: PathBuf },
     #[error("cannot create {path}")]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot read {path}")]
@@ -68,8 +72,14 @@ impl Pins {
         check_filesystem(&base, existing)?;
         let root = base.join(format!("v{ABI_VERSION}"));
         for directory in [root.join("maps"), root.join("links")] {
-            fs::create_dir_all(&directory)
-                .map_err(|source| PinError::Create { path: directory, source })?;
+            fs::create_dir_all(&directory).map_err(|source| {
+                let new = base.strip_prefix(existing).unwrap_or(&base);
+                if new.to_string_lossy().contains('.') {
+                    PinError::Dot { path: base.clone() }
+                } else {
+                    PinError::Create { path: directory, source }
+                }
+            })?;
         }
         let lock = lock(&root)?;
         Ok(Self { base, root, _lock: lock })
@@ -110,7 +120,7 @@ impl Pins {
         let Ok(entries) = fs::read_dir(&self.base) else { return Vec::new() };
         entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| *path != self.root && path.join("links").is_dir())
+            .filter(|path| *path != self.root && is_version(path) && path.join("links").is_dir())
             .collect()
     }
 
@@ -121,6 +131,12 @@ impl Pins {
         let _ = fs::remove_dir(&self.base);
         Ok(())
     }
+}
+
+/// Whether a directory is named as ours are, and not some other program's.
+fn is_version(path: &Path) -> bool {
+    let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix('v'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Path of a map's pin below the directory of a layout version.
@@ -167,16 +183,25 @@ fn check_filesystem(base: &Path, existing: &Path) -> Result<(), PinError> {
             return Ok(());
         }
     }
-    let mountpoint = if base.starts_with(standard) { standard } else { existing };
-    Err(PinError::NotBpffs { path: base.to_path_buf(), mountpoint: mountpoint.to_path_buf() })
+    let advice = if base.starts_with(standard) {
+        format!("mount one: mount -t bpf bpf {}", standard.display())
+    } else if !existing.is_dir() {
+        format!("{} is a file", existing.display())
+    } else {
+        // On a directory of its own: mounted on one that is in use, it would hide what is there.
+        let base = base.display();
+        format!("mount one there: mkdir -p {base} && mount -t bpf bpf {base}")
+    };
+    Err(PinError::NotBpffs { path: base.to_path_buf(), advice })
 }
 
-fn lock(root: &Path) -> Result<Flock<File>, PinError> {
+/// Keeps daemons from a directory; an error if one has it.
+pub fn lock(root: &Path) -> Result<Flock<File>, PinError> {
     let directory =
         File::open(root).map_err(|source| PinError::Lock { path: root.to_path_buf(), source })?;
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(directory, error)| {
         if error == nix::errno::Errno::EWOULDBLOCK {
-            let holder = directory.metadata().ok().and_then(|meta| holder(meta.ino()));
+            let holder = directory.metadata().ok().and_then(|meta| holder(meta.dev(), meta.ino()));
             let holder = holder.map(|holder| format!(": {holder}")).unwrap_or_default();
             PinError::Held { path: root.to_path_buf(), holder }
         } else {
@@ -186,9 +211,9 @@ fn lock(root: &Path) -> Result<Flock<File>, PinError> {
 }
 
 /// Who holds the lock on an inode, from `/proc/locks`.
-fn holder(inode: u64) -> Option<String> {
+fn holder(device: u64, inode: u64) -> Option<String> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let pid = find_holder(&locks, inode)?;
+    let pid = find_holder(&locks, device, inode)?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command: Vec<_> = command
         .split(|&b| b == 0)
@@ -199,12 +224,13 @@ fn holder(inode: u64) -> Option<String> {
 }
 
 /// Lines look like `1: FLOCK  ADVISORY  WRITE 4711 00:1d:23 0 EOF`.
-fn find_holder(locks: &str, inode: u64) -> Option<u32> {
-    let inode = inode.to_string();
+fn find_holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields[..] else { return None };
-        (file.rsplit(':').next() == Some(inode.as_str())).then(|| pid.parse().ok()).flatten()
+        (file == wanted).then(|| pid.parse().ok()).flatten()
     })
 }
 
@@ -213,20 +239,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_of_a_lock_is_found_by_inode() {
+    fn the_holder_of_a_lock_is_found_by_device_and_inode() {
         let locks = "1: POSIX  ADVISORY  WRITE 11 00:1a:23 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 4711 00:1d:23 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 12 00:1d:23 0 EOF\n";
-        assert_eq!(find_holder(locks, 23), Some(4711));
-        assert_eq!(find_holder(locks, 3), None);
+                     2: FLOCK  ADVISORY  WRITE 12 fe:00:23 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 4711 00:1d:23 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 13 00:1d:23 0 EOF\n";
+        let device = nix::sys::stat::makedev(0, 0x1d);
+        assert_eq!(find_holder(locks, device, 23), Some(4711));
+        assert_eq!(find_holder(locks, device, 3), None);
+    }
+
+    #[test]
+    fn versions_are_told_from_other_programs() {
+        assert!(is_version(Path::new("/sys/fs/bpf/lbha/v12")));
+        for other in ["/sys/fs/bpf/cilium", "/sys/fs/bpf/v", "/sys/fs/bpf/v1a", "/sys/fs/bpf/12"] {
+            assert!(!is_version(Path::new(other)), "{other}");
+        }
     }
 
     #[test]
     fn a_directory_elsewhere_is_refused_with_the_command_that_helps() {
-        let error = check_filesystem(Path::new("/tmp/lbha"), Path::new("/tmp")).unwrap_err();
+        let error = |base, existing| {
+            check_filesystem(Path::new(base), Path::new(existing)).unwrap_err().to_string()
+        };
         assert_eq!(
-            error.to_string(),
-            "/tmp/lbha is not on a BPF filesystem; mount one there: mount -t bpf bpf /tmp"
+            error("/tmp/lbha", "/tmp"),
+            "/tmp/lbha is not on a BPF filesystem: mount one there: \
+             mkdir -p /tmp/lbha && mount -t bpf bpf /tmp/lbha"
+        );
+        assert_eq!(
+            error("/dev/null/lbha", "/dev/null"),
+            "/dev/null/lbha is not on a BPF filesystem: /dev/null is a file"
         );
     }
 }
