@@ -18,7 +18,7 @@ use crate::{
     proc::Proc,
     scratch::ScratchDir,
     topology::Topology,
-    wait::wait_for,
+    wait::{wait_for, wait_until},
 };
 
 /// The configuration of the guide's load balancer, without its second host.
@@ -68,9 +68,11 @@ pub struct Lbha {
 }
 
 impl Lbha {
-    /// Starts the daemon in the topology's lb namespace and waits until it is ready.
+    /// Starts the daemon in the topology's lb namespace and waits until it is ready and has found all servers.
     pub fn start(topology: &Topology, config: &str) -> Result<Self> {
-        Self::start_in(&topology.lb, config, &[])
+        let daemon = Self::start_in(&topology.lb, config, &[])?;
+        daemon.wait_usable(READY_LIMIT).with_context(|| daemon.logs())?;
+        Ok(daemon)
     }
 
     /// [`Lbha::start`] in any namespace, with more arguments for `lbha run`.
@@ -125,6 +127,13 @@ impl Lbha {
             Ok(false) => bail!("the daemon ended\n{}", self.logs()),
             Err(error) => bail!("{error:#}\n{}", self.logs()),
         }
+    }
+
+    /// Waits until every server can take connections. A daemon is ready before its neighbours have answered.
+    pub fn wait_usable(&self, limit: Duration) -> Result<()> {
+        wait_until(limit, "all servers are usable", || {
+            self.servers().is_ok_and(|servers| servers.iter().all(|s| s.state == "usable"))
+        })
     }
 
     /// SIGTERM; gives the exit status.

@@ -250,7 +250,8 @@ fn open_connections_follow_a_new_default_route() {
     require_daemon!();
     let cluster = cluster(Access::GUIDE);
     let Topology { lb, router, .. } = &cluster.topology;
-    // A second gateway on the same wire, with a MAC address of its own.
+    // A second gateway on the same wire, with a MAC address of its own; each answers ARP for its own addresses only.
+    router.sysctl("net.ipv4.conf.all.arp_ignore", "1").unwrap();
     router
         .ip(&format!(
             "link add link lb0 name second address {NEW_MAC} type macvlan mode bridge\n\
