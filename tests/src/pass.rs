@@ -7,10 +7,24 @@ use lbha::datapath::{
     loader::{Programs, Sizes},
     pins::Pins,
 };
-use lbha_common::flow::side;
 use nix::net::if_::if_nametoindex;
 
 use crate::{netns::Netns, scratch::ScratchDir};
+
+/// What the kernel calls it.
+pub const NAME: &str = "pass_private";
+
+/// lbha's own object under another program name: by its name lbha knows its own.
+fn renamed() -> Vec<u8> {
+    let (from, to) = (b"\0lbha_private\0", b"\0pass_private\0");
+    let mut object = OBJECT.to_vec();
+    let places: Vec<usize> =
+        (0..object.len() - from.len()).filter(|&at| object[at..].starts_with(from)).collect();
+    for at in places {
+        object[at..at + to.len()].copy_from_slice(to);
+    }
+    object
+}
 
 /// lbha's own object with empty tables, natively on an interface, without a pin; it goes with the value.
 pub struct Pass {
@@ -26,9 +40,9 @@ impl Pass {
         let programs = namespace.run_in(|| {
             let pins = Pins::open(&bpffs)?;
             let sizes = Sizes { max_connections: 1024, max_half_open: 1024 };
-            let mut programs = Programs::load(OBJECT, &pins, sizes, 0)?;
+            let mut programs = Programs::load(&renamed(), &pins, sizes, 0)?;
             let index = if_nametoindex(device).with_context(|| format!("find {device}"))?;
-            let program = programs.get(side::PRIVATE, false)?;
+            let program = programs.named(NAME)?;
             program.attach_to_if_index(index, XdpMode::Driver)?;
             anyhow::Ok(programs)
         })?;

@@ -13,7 +13,7 @@ use lbha_tests::{
     load::{Kind, Load, Report},
     netns::Netns,
     nginx::{Access, Nginx},
-    pass::Pass,
+    pass::{self, Pass},
     require_daemon,
     scratch::ScratchDir,
     topology::{PRIVATE, PUBLIC, SERVICE, Topology},
@@ -173,7 +173,7 @@ fn a_foreign_program_is_named_and_stays() {
     let error = lbha.wait_ready(LIMIT).unwrap_err().to_string();
     assert!(error.contains(PRIVATE) && error.contains("not lbha's"), "{error}");
     let id = there.split_whitespace().nth(1).unwrap();
-    assert!(error.contains(&format!("id {id} (")), "{there:?} is not in: {error}");
+    assert!(error.contains(&format!("id {id} ({})", pass::NAME)), "{there:?} is not in: {error}");
     assert!(!lbha.ended().unwrap().success());
     assert_eq!(xdp_on(&topology.lb, PRIVATE).unwrap(), there);
     assert_eq!(xdp_on(&topology.lb, PUBLIC), None, "half of lbha stayed attached");
