@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
+use lbha_common::limits::MAX_BACKENDS;
+
 use super::diagnostics::{Origin, Problem, Report};
 use super::draft::{Draft, DraftPool, DraftServer, DraftService, Field, Located};
 use super::model::{MAX_SERVERS, MAX_SERVICES, Scheduler};
@@ -22,6 +24,7 @@ pub(super) fn check(draft: &Draft, has_file: bool, report: &mut Report) {
     }
     services(&draft.services, report);
     pools(draft, &users, report);
+    servers_of_services(draft, report);
     references(draft, report);
     hints(draft, &users, report);
 }
@@ -119,6 +122,38 @@ fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     }
 }
 
+/// The datapath has an entry for each server of each service.
+fn servers_of_services(draft: &Draft, report: &mut Report) {
+    let mut sizes: HashMap<&str, usize> = HashMap::new();
+    for pool in &draft.pools {
+        if let (Some(name), Some(servers)) = (&pool.name, &pool.servers) {
+            sizes.entry(&name.value).or_insert(servers.len());
+        }
+    }
+    let size = |service: &DraftService| {
+        service
+            .pool
+            .as_ref()
+            .and_then(|pool| sizes.get(pool.value.as_str()))
+            .map_or(0, |size| *size)
+    };
+    let total: usize = draft.services.iter().map(size).sum();
+    let mut so_far = 0;
+    let culprit = draft.services.iter().take(MAX_SERVICES).find(|service| {
+        so_far += size(service);
+        so_far > MAX_BACKENDS
+    });
+    if let Some(service) = culprit {
+        report.push(
+            Problem::error(
+                service.origin.clone(),
+                format!("too many servers over all services: {total} of at most {MAX_BACKENDS}"),
+            )
+            .help("a server counts once for each service that uses its pool"),
+        );
+    }
+}
+
 /// Two members that are one: the same address and port, also when one of them takes its port
 /// from a service.
 fn addresses(servers: &[DraftServer], ports: &HashSet<u16>, report: &mut Report) {
@@ -165,8 +200,11 @@ fn references(draft: &Draft, report: &mut Report) {
     if draft.pools_unreadable || draft.pools.iter().any(|pool| pool.name.is_none()) {
         return;
     }
-    let names: Vec<&str> = pool_names(draft).map(|name| name.value.as_str()).collect();
-    let known: HashSet<&str> = names.iter().copied().collect();
+    let mut known: HashSet<&str> = HashSet::new();
+    let names: Vec<&str> = pool_names(draft)
+        .map(|name| name.value.as_str())
+        .filter(|&name| known.insert(name))
+        .collect();
     let named =
         draft.services.iter().take(MAX_SERVICES).filter_map(|service| service.pool.as_ref());
     for pool in named {

@@ -248,7 +248,8 @@ fn the_largest_number_of_services_is_accepted_and_one_more_is_not() {
                 )
             })
             .collect();
-        format!("{GOOD}{more}")
+        let one_server = ("  { name = \"web2\", address = \"192.168.1.11:80\" },\n", "");
+        format!("{}{more}", good(&[one_server]))
     };
     assert_eq!(accepts(&services(MAX_SERVICES)).services.len(), MAX_SERVICES);
     let report = from_text(&services(MAX_SERVICES + 1)).report;

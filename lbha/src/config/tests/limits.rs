@@ -1,6 +1,6 @@
 //! Numbers, durations and ranges, and their limits.
 
-use super::{good, refuses};
+use super::{accepts, from_text, good, refuses};
 
 #[test]
 fn a_weight_too_large_is_refused() {
@@ -326,4 +326,24 @@ error: `port` is too large
 lbha.toml: 1 error
 ",
     );
+}
+
+#[test]
+fn servers_count_once_for_each_service_of_their_pool() {
+    let services = |count: usize| {
+        let more: String = (1..count)
+            .map(|i| {
+                format!(
+                    "[[service]]\nname = \"s{i}\"\nvip = \"10.1.0.1\"\nport = {i}\npool = \"web\"\n"
+                )
+            })
+            .collect();
+        format!("{}{more}", good(&[]))
+    };
+    accepts(&services(2048));
+    let report = from_text(&services(2049)).report;
+    assert_eq!(report.summary(), "lbha.toml: 1 error");
+    let found = &report.diagnostics()[0];
+    assert_eq!(found.message, "too many servers over all services: 4098 of at most 4096");
+    assert_eq!(found.line, Some(18 + 5 * 2047 - 1), "the service that is one too many");
 }
