@@ -7,6 +7,8 @@ use std::{
     process::ExitCode,
 };
 
+use nix::unistd::geteuid;
+
 use crate::api::client::ClientError;
 
 #[repr(u8)]
@@ -78,8 +80,24 @@ pub fn conclude(result: anyhow::Result<Code>) -> Code {
         return Code::Ok;
     }
     // Nobody is left to tell when stderr is closed too.
-    let _ = writeln!(io::stderr(), "lbha: {error:#}");
+    let _ = writeln!(io::stderr(), "lbha: {error:#}{}", hint(&error, geteuid().is_root()));
     code_of(&error)
+}
+
+/// What helps where the kernel only says that it does not permit something.
+fn hint(error: &anyhow::Error, root: bool) -> &'static str {
+    let denied = error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+    });
+    match (denied, root) {
+        (true, false) if error.chain().any(|cause| cause.is::<ClientError>()) => "",
+        (true, false) => "; run it as root",
+        (true, true) if code_of(error) == Code::Datapath => {
+            "; it takes CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON"
+        }
+        _ => "",
+    }
 }
 
 fn code_of(error: &anyhow::Error) -> Code {
@@ -127,6 +145,16 @@ mod tests {
             ClientError::Status { status: hyper::StatusCode::BAD_REQUEST, message: "no".into() };
         assert_eq!(code_of(&refused.into()), Code::Failed);
         assert_eq!(code_of(&anyhow!("anything")), Code::Failed);
+    }
+
+    #[test]
+    fn a_denied_operation_says_who_may() {
+        let denied = || anyhow::Error::from(io::Error::from_raw_os_error(libc::EPERM));
+        let datapath = Err::<(), _>(denied().context("map")).code(Code::Datapath).unwrap_err();
+        assert_eq!(hint(&datapath, false), "; run it as root");
+        assert!(hint(&datapath, true).contains("CAP_BPF"));
+        assert_eq!(hint(&denied(), true), "");
+        assert_eq!(hint(&anyhow!("anything"), false), "");
     }
 
     #[test]
