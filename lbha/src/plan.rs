@@ -12,7 +12,7 @@ use crate::{
     datapath::desired::{Desired, Hop, Interface, Prefix, Route, Server, Service, ServiceId},
     lb,
     net::{
-        Fib, InterfaceError, NetState, Port, RouteTarget, Side, Watch, forwarding,
+        Fib, InterfaceError, Ipv4Prefix, NetState, Port, RouteTarget, Side, Watch, forwarding,
         resolve_interface,
     },
 };
@@ -132,6 +132,13 @@ impl Planner<'_> {
 
     fn routes(&mut self) {
         let fib = self.fib;
+        if !fib.routes.contains_key(&Ipv4Prefix::DEFAULT) {
+            self.warn(
+                "no default route through our interfaces: connections from beyond the networks that have a \
+                 route are refused"
+                    .into(),
+            );
+        }
         for (prefix, target) in &fib.routes {
             let key = (prefix.addr(), prefix.len());
             let route = match target {
@@ -169,7 +176,7 @@ impl Planner<'_> {
         for server in &pool.servers {
             let source = self.source_for(server.address);
             self.server_hop(server.address, &format!("{}/{}", pool.name, server.name));
-            if source.is_none() {
+            if source.is_none() && service.mode == Mode::Fullnat {
                 self.warn(format!(
                     "no address of ours on the side of {}/{}: connections to it are refused",
                     pool.name, server.name

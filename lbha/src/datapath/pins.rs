@@ -1,9 +1,9 @@
 //! The pins: one directory a layout version, one list of names, and the lock that keeps two daemons apart.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -72,7 +72,9 @@ impl Pins {
         check_filesystem(&base, existing)?;
         let root = base.join(format!("v{ABI_VERSION}"));
         for directory in [root.join("maps"), root.join("links")] {
-            fs::create_dir_all(&directory).map_err(|source| {
+            // For nobody else: who can open the directory can take its lock.
+            let created = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            created.map_err(|source| {
                 let new = base.strip_prefix(existing).unwrap_or(&base);
                 if new.to_string_lossy().contains('.') {
                     PinError::Dot { path: base.clone() }
