@@ -496,7 +496,10 @@ fn a_tag_needs_room_before_the_frame() {
     });
     let connection = prog.connect(client(0), vip());
     let frame = from_router(connection.from_client());
-    prog.run_without_headroom(INTERNET, &frame).dropped(DropHeadroom);
+    match prog.run_without_headroom(INTERNET, &frame) {
+        Some(outcome) => outcome.dropped(DropHeadroom),
+        None => lbha_tests::skip("this kernel leaves room before every test packet"),
+    }
     assert_eq!(prog.run(INTERNET, &frame).forwarded().vlans, [100]);
 }
 
