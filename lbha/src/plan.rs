@@ -127,7 +127,22 @@ impl Planner<'_> {
             if self.state.links.get(&port.attach_ifindex).is_some_and(|link| !link.up) {
                 self.warn(format!("{} is down", port.attach_name));
             }
+            if let Some(bond) = self.bond_with_more_members(port) {
+                self.warn(format!(
+                    "{} is one of several members of {bond}: what comes in on the others goes past lbha; \
+                     the interface to configure is {bond}",
+                    port.attach_name
+                ));
+            }
         }
+    }
+
+    /// The bond that a port is a member of, when it has other members too.
+    fn bond_with_more_members(&self, port: &Port) -> Option<String> {
+        let links = &self.state.links;
+        let master = links.get(&port.attach_ifindex)?.master.filter(|_| port.is_bond_member)?;
+        let members = links.values().filter(|link| link.master == Some(master)).count();
+        (members > 1).then(|| links.get(&master).map(|bond| bond.name.clone()))?
     }
 
     fn routes(&mut self) {

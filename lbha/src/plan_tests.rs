@@ -151,3 +151,26 @@ fn servers_are_never_looked_for_on_the_internet() {
     assert!(plan.warnings.iter().any(|w| w.contains("no route to server web/web1")));
     assert!(plan.watched.iter().all(|watch| watch.addr == ip("147.75.104.176")), "{plan:?}");
 }
+
+#[test]
+fn a_member_of_a_bond_is_warned_of_when_there_are_others() {
+    let link = |index, name: &str, kind: &str, master| Link {
+        index,
+        name: name.into(),
+        kind: kind.into(),
+        master,
+        ethernet: true,
+        up: true,
+        ..Link::default()
+    };
+    let mut network = Network::new();
+    network.0.apply(Event::NewLink(link(9, "bond0", "bond", None)));
+    network.0.apply(Event::NewLink(link(PUBLIC, "eth2", "", Some(9))));
+    let warned = |network: &Network| {
+        let warnings = network.plan(&config("rr")).warnings;
+        warnings.iter().any(|w| w.starts_with("eth2 is one of several members of bond0"))
+    };
+    assert!(!warned(&network), "the only one");
+    network.0.apply(Event::NewLink(link(10, "eth10", "", Some(9))));
+    assert!(warned(&network));
+}
