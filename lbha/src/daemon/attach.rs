@@ -42,6 +42,9 @@ pub fn attach(
                 "GENERIC XDP: several times slower than native, and it loses packets under load"
             );
         }
+        if let (Mode::Native, Some(reason)) = (one.mode, &one.reason) {
+            warn!(interface, reason, "native mode all the same");
+        }
     }
     Ok(attached)
 }

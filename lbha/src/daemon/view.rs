@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     api::{View, types},
-    datapath::{batch::Walk, expiry, tables::FlowTables},
+    datapath::{attach::Mode, batch::Walk, expiry, tables::FlowTables},
     plan::service_id,
 };
 
@@ -40,10 +40,14 @@ impl View for Shared {
         let mut warnings = state.warnings.clone();
         warnings.extend(state.trouble.clone());
         for attached in &state.attached {
-            if attached.mode.as_str() == "generic" {
-                let reason =
-                    attached.reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
-                warnings.push(format!("{} runs in generic mode{reason}", attached.target.name));
+            let name = &attached.target.name;
+            match (attached.mode, attached.reason.as_deref()) {
+                (Mode::Generic, None) => warnings.push(format!("{name} runs in generic mode")),
+                (Mode::Generic, Some(reason)) => {
+                    warnings.push(format!("{name} runs in generic mode ({reason})"));
+                }
+                (Mode::Native, Some(reason)) => warnings.push(format!("{name}: {reason}")),
+                (Mode::Native, None) => {}
             }
         }
         let (flow_capacity, half_open_capacity) = FlowTables::open(&self.root)

@@ -73,7 +73,7 @@ pub struct Attached {
     pub multi_buffer: bool,
     pub program: u32,
     pub pin: PathBuf,
-    /// Why it is not native, when that was wanted.
+    /// Why it is not native, when that was wanted; or what is wrong with native mode here.
     pub reason: Option<String>,
 }
 
@@ -122,20 +122,36 @@ pub fn attach_all(
     for (target, pin) in targets.iter().zip(&wanted) {
         attached.push(attach(programs, target, pin, preference)?);
     }
-    // A native program can't redirect to a device whose driver knows nothing of XDP: all of one kind then.
-    let reason = attached.iter().find(|a| a.mode == Mode::Generic).map(|a| a.target.name.clone());
-    if let (Preference::Auto, Some(culprit)) = (preference, reason) {
-        for (index, pin) in wanted.iter().enumerate() {
-            if attached[index].mode == Mode::Native {
-                let target = Target { running: None, ..attached[index].target.clone() };
-                remove_pin(pin)?;
-                attached[index] = attach(programs, &target, pin, Preference::Generic)?;
-                attached[index].reason =
-                    Some(format!("{culprit} has no native XDP to redirect to"));
+    if let Some(reason) = against_native(&attached) {
+        for (attached, pin) in attached.iter_mut().zip(&wanted) {
+            if attached.mode == Mode::Generic {
+                continue;
             }
+            // Who asks for native by name gets it: all is well while clients keep to smaller packets.
+            if preference == Preference::Auto {
+                let target = Target { running: None, ..attached.target.clone() };
+                remove_pin(pin)?;
+                *attached = attach(programs, &target, pin, Preference::Generic)?;
+            }
+            attached.reason = Some(reason.clone());
         }
     }
     Ok(attached)
+}
+
+/// What is wrong with native mode here, if anything.
+fn against_native(attached: &[Attached]) -> Option<String> {
+    // A native program can't redirect to a device whose driver knows nothing of XDP: all of one kind then.
+    if let Some(culprit) = attached.iter().find(|a| a.mode == Mode::Generic) {
+        return Some(format!("{} has no native XDP to redirect to", culprit.target.name));
+    }
+    // Only packets that fit both sides' MTUs are redirected, so one side without multi-buffer keeps them small.
+    let large = attached.len() > 1 && attached.iter().all(|a| a.multi_buffer);
+    (large && !sys::redirects_multi_buffer()).then(|| {
+        "Linux before 6.3 loses redirected packets larger than a buffer, about 3500 bytes; one \
+         interface with a smaller MTU is enough for native mode"
+            .into()
+    })
 }
 
 /// A program without a link of ours was put there by somebody else.

@@ -128,3 +128,35 @@ pub fn program_name(id: u32) -> io::Result<String> {
     let name = info.name.split(|&byte| byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
 }
+
+/// Whether the kernel redirects packets of several buffers (Linux 6.3). One that does not drops them after the program
+/// has had its say, without a counter or a trace event (`xdp_do_redirect`).
+pub fn redirects_multi_buffer() -> bool {
+    // There is no feature bit to ask for that is older than the feature. Unknown counts as new.
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .ok()
+        .and_then(|release| kernel_version(&release))
+        .is_none_or(|version| version >= (6, 3))
+}
+
+/// Major and minor of a release like `6.1.0-56-amd64`.
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_begins_with_the_version() {
+        assert_eq!(kernel_version("6.1.0-56-amd64\n"), Some((6, 1)));
+        assert_eq!(kernel_version("6.18.44"), Some((6, 18)));
+        assert_eq!(kernel_version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(kernel_version("6.3+"), Some((6, 3)));
+        assert_eq!(kernel_version("unknown"), None);
+        assert!(kernel_version("6.18.0") > Some((6, 3)));
+    }
+}
