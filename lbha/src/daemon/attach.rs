@@ -56,6 +56,7 @@ fn target(state: &NetState, port: &Port, side: u8, side_name: &'static str) -> T
         side_name,
         name: port.attach_name.clone(),
         ifindex: port.attach_ifindex,
+        tagged_bond: port.is_bond && !port.vlan.is_empty(),
         running: xdp.map(|xdp| Running {
             program: xdp.prog_id,
             mode: if xdp.mode == XdpMode::Generic { Mode::Generic } else { Mode::Native },

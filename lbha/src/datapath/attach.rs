@@ -63,6 +63,9 @@ pub struct Target {
     pub name: String,
     pub ifindex: u32,
     pub running: Option<Running>,
+    /// A bond on which the frames that matter carry VLAN tags. The kernel takes tags off at the bond's members, before
+    /// a generic program on the bond, so only native mode works here.
+    pub tagged_bond: bool,
 }
 
 /// An attached program. The link is pinned and outlives this process.
@@ -91,6 +94,8 @@ pub enum AttachError {
     OtherLbha { interface: String, program: String, pins: PathBuf },
     #[error("{interface} does not take the program in {mode} mode{hint}")]
     Refused { interface: String, mode: &'static str, hint: &'static str, source: Box<ProgramError> },
+    #[error("{interface} can't have the program in generic mode: {TAGS_UNSEEN}")]
+    TagsUnseen { interface: String },
     #[error("cannot pin the link on {interface}")]
     Pin { interface: String, source: io::Error },
     #[error("cannot take over the link {path}")]
@@ -100,6 +105,9 @@ pub enum AttachError {
     #[error(transparent)]
     Pins(#[from] PinError),
 }
+
+const TAGS_UNSEEN: &str =
+    "the kernel takes VLAN tags off at a bond's members, before a generic program on the bond";
 
 /// Attaches to every target and removes the links of interfaces that are no longer ours.
 pub fn attach_all(
@@ -123,12 +131,15 @@ pub fn attach_all(
         attached.push(attach(programs, target, pin, preference)?);
     }
     if let Some(reason) = against_native(&attached) {
+        // Some packets lost is better than all; a side that is generic already leaves no choice.
+        let only_native = attached.iter().all(|a| a.mode == Mode::Native)
+            && targets.iter().any(|target| target.tagged_bond);
         for (attached, pin) in attached.iter_mut().zip(&wanted) {
             if attached.mode == Mode::Generic {
                 continue;
             }
             // Who asks for native by name gets it: all is well while clients keep to smaller packets.
-            if preference == Preference::Auto {
+            if preference == Preference::Auto && !only_native {
                 let target = Target { running: None, ..attached.target.clone() };
                 remove_pin(pin)?;
                 *attached = attach(programs, &target, pin, Preference::Generic)?;
@@ -182,9 +193,12 @@ fn attach(
     preference: Preference,
 ) -> Result<Attached, AttachError> {
     let modes: &[Mode] = match preference {
-        Preference::Auto => &[Mode::Native, Mode::Generic],
-        Preference::Native => &[Mode::Native],
+        Preference::Generic if target.tagged_bond => {
+            return Err(AttachError::TagsUnseen { interface: target.name.clone() });
+        }
         Preference::Generic => &[Mode::Generic],
+        Preference::Auto if !target.tagged_bond => &[Mode::Native, Mode::Generic],
+        Preference::Auto | Preference::Native => &[Mode::Native],
     };
     if pin.exists() {
         match take_over(programs, target, pin, modes)? {
@@ -226,6 +240,7 @@ fn attach(
     }
     let mode = modes[0].as_str();
     let hint = match preference {
+        _ if target.tagged_bond => "; generic mode would not see its VLAN tags",
         Preference::Native => "; `attach = \"auto\"` falls back to generic mode, which is slower",
         _ => "",
     };
