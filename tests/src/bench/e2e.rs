@@ -64,11 +64,19 @@ pub enum Balancer {
     Haproxy,
     LbhaFullnat,
     LbhaNat,
+    /// `fullnat` with one server: what the forwarding itself costs beside plain routing to that server.
+    LbhaOneServer,
 }
 
 impl Balancer {
-    pub const ALL: [Self; 5] =
-        [Self::Plain, Self::Nft, Self::Haproxy, Self::LbhaFullnat, Self::LbhaNat];
+    pub const ALL: [Self; 6] = [
+        Self::Plain,
+        Self::Nft,
+        Self::Haproxy,
+        Self::LbhaFullnat,
+        Self::LbhaNat,
+        Self::LbhaOneServer,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -77,6 +85,7 @@ impl Balancer {
             Self::Haproxy => "haproxy",
             Self::LbhaFullnat => "lbha-fullnat",
             Self::LbhaNat => "lbha-nat",
+            Self::LbhaOneServer => "lbha-one-server",
         }
     }
 
@@ -85,7 +94,7 @@ impl Balancer {
     }
 
     pub fn is_lbha(self) -> bool {
-        matches!(self, Self::LbhaFullnat | Self::LbhaNat)
+        matches!(self, Self::LbhaFullnat | Self::LbhaNat | Self::LbhaOneServer)
     }
 
     fn target(self) -> SocketAddrV4 {
@@ -109,8 +118,13 @@ impl Balancer {
                 more_ports(&topology.lb)?;
                 Running::Haproxy { _process: HaProxy::start(topology)? }
             }
-            Self::LbhaFullnat => Running::lbha(topology, "fullnat")?,
-            Self::LbhaNat => Running::lbha(topology, "nat")?,
+            Self::LbhaFullnat => Running::lbha(topology, "fullnat", GUIDE_CONFIG)?,
+            Self::LbhaNat => Running::lbha(topology, "nat", GUIDE_CONFIG)?,
+            Self::LbhaOneServer => {
+                let without_web2 = GUIDE_CONFIG.lines().filter(|line| !line.contains("web2"));
+                let config: String = without_web2.flat_map(|line| [line, "\n"]).collect();
+                Running::lbha(topology, "fullnat", &config)?
+            }
         })
     }
 }
@@ -123,9 +137,9 @@ enum Running {
 }
 
 impl Running {
-    fn lbha(topology: &Topology, mode: &str) -> Result<Self> {
+    fn lbha(topology: &Topology, mode: &str, config: &str) -> Result<Self> {
         let with_mode = format!("pool = \"nginx_pool\"\nmode = \"{mode}\"\n");
-        let config = GUIDE_CONFIG.replacen("pool = \"nginx_pool\"\n", &with_mode, 1);
+        let config = config.replacen("pool = \"nginx_pool\"\n", &with_mode, 1);
         Ok(Self::Lbha { _daemon: Lbha::start(topology, &config)? })
     }
 }
