@@ -183,11 +183,7 @@ impl Daemon {
         // The maps first, so that the first packet finds them filled.
         let watched = reconciler.reconcile(&options.config, &state, &ports)?;
 
-        let preference = match options.config.datapath.attach {
-            Attach::Auto => Preference::Auto,
-            Attach::Native => Preference::Native,
-            Attach::Generic => Preference::Generic,
-        };
+        let preference = preference(&options.config);
         let attached = attach::attach(&mut programs, pins, &state, &ports, preference)?;
         shared.set_attached(attached, &ports);
         // Attaching by link changes IFLA_XDP without an event.
@@ -220,7 +216,11 @@ impl Daemon {
                     != (self.ports.public.attach_ifindex, self.ports.private.attach_ifindex)
                 {
                     warn!("an interface was made anew: attaching again");
-                    self.attach_again(pins, &state, &ports);
+                    // Without its programs the daemon is not ready: the ports stay the old ones, and the next change
+                    // tries again.
+                    if !self.attach_again(pins, &state, &ports) {
+                        return;
+                    }
                 }
                 self.ports = ports;
                 self.reconcile(&state);
@@ -249,21 +249,21 @@ impl Daemon {
         }
     }
 
-    fn attach_again(&mut self, pins: &Pins, state: &NetState, ports: &Ports) {
-        let preference = match self.options.config.datapath.attach {
-            Attach::Auto => Preference::Auto,
-            Attach::Native => Preference::Native,
-            Attach::Generic => Preference::Generic,
-        };
+    /// Whether the programs are on the new interfaces.
+    fn attach_again(&mut self, pins: &Pins, state: &NetState, ports: &Ports) -> bool {
+        let preference = preference(&self.options.config);
         match attach::attach(&mut self.programs, pins, state, ports, preference) {
             Ok(attached) => {
                 self.shared.set_attached(attached, ports);
                 self.monitor.resync();
+                true
             }
             Err(error) => {
-                let error = anyhow::Error::new(error);
-                self.shared.set_trouble(Some(format!("{error:#}")));
-                error!(error = format!("{error:#}"), "not attached");
+                let error = format!("{:#}", anyhow::Error::new(error));
+                if self.shared.set_trouble(Some(error.clone())) {
+                    error!(error, "not attached");
+                }
+                false
             }
         }
     }
@@ -318,6 +318,14 @@ async fn sleep_until(time: Option<tokio::time::Instant>) {
 
 /// Neighbours asked for in one go.
 const MAX_RESOLVE_AT_ONCE: usize = 64;
+
+fn preference(config: &Config) -> Preference {
+    match config.datapath.attach {
+        Attach::Auto => Preference::Auto,
+        Attach::Native => Preference::Native,
+        Attach::Generic => Preference::Generic,
+    }
+}
 
 fn timeouts(config: &Config) -> Timeouts {
     let t = &config.timeouts;
