@@ -24,6 +24,7 @@ pub mod arp;
 pub mod attach;
 pub mod decode;
 pub mod fib;
+mod ip_prefix;
 pub mod keeper;
 pub mod monitor;
 pub mod neigh;
@@ -33,6 +34,7 @@ pub mod state;
 
 pub use attach::{InterfaceError, Port, resolve_interface};
 pub use fib::{Fib, RouteTarget, Side, forwarding};
+pub use ip_prefix::{IpPrefix, PrefixError};
 pub use keeper::{Keeper, Watch};
 pub use monitor::{Monitor, MonitorError, MonitorOptions};
 pub use neigh::{NeighbourError, NeighbourKeeper, Neighbours};
