@@ -16,13 +16,21 @@ pub mod state {
     pub const OWN_RST: u32 = 1 << 2;
     /// A RST was seen in the other direction and nothing after it.
     pub const PEER_RST: u32 = 1 << 3;
-    /// Half-open entries: the server has answered.
+    /// Entries that are not established yet: the other side has answered.
     pub const REPLIED: u32 = 1 << 4;
     /// The entry is the server-to-client direction.
     pub const REPLY: u32 = 1 << 8;
     /// The other direction's packets come in on the private side.
     pub const PEER_PRIVATE: u32 = 1 << 9;
 
+    /// The connection was opened from the servers' side and leaves masqueraded: the host whose RSTs are believed is the
+    /// one that opened it.
+    pub const MASQUERADE: u32 = 1 << 10;
+    /// Masqueraded connections: not established yet.
+    pub const OPENING: u32 = 1 << 11;
+
+    /// Bits that both directions' entries carry alike.
+    pub const SHARED: u32 = REPLIED | MASQUERADE | OPENING;
     pub const FINS: u32 = OWN_FIN | PEER_FIN;
     pub const RSTS: u32 = OWN_RST | PEER_RST;
 }
@@ -36,10 +44,12 @@ pub struct Update {
     pub peer_clear: u32,
 }
 
-/// Whether a hit has to look at the state at all: an opening or closing flag, or an entry that a RST has marked.
+/// Whether a hit has to look at the state at all: an opening or closing flag, an entry that a RST has marked, or one
+/// that is not established yet.
 #[inline(always)]
 pub const fn needs_tracking(tcp_flags: u8, entry: u32) -> bool {
-    tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || entry & state::OWN_RST != 0
+    tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
+        || entry & (state::OWN_RST | state::OPENING) != 0
 }
 
 /// The effect of a TCP packet on an established connection.
@@ -65,15 +75,42 @@ pub const fn on_tcp(tcp_flags: u8, entry: u32) -> Update {
     update
 }
 
-/// Whether a new connection may take the place of this one: both sides have closed, or the server has reset.
+/// The effect of a packet on a masqueraded connection that is opening: it is established when the other side has answered
+/// and, for TCP, the side that opened it has acknowledged that (RFC 5382 §5: "transitory" until then). A simultaneous open
+/// is an answer like any other (RFC 9293 §3.5, figure 7).
+#[inline(always)]
+pub const fn on_opening(protocol: u8, tcp_flags: u8, entry: u32) -> Update {
+    let mut update = Update { own_set: 0, own_clear: 0, peer_set: 0, peer_clear: 0 };
+    if entry & state::OPENING == 0 || tcp_flags & tcp::RST != 0 {
+        return update;
+    }
+    let is_tcp = protocol == proto::TCP;
+    if entry & state::REPLY != 0 {
+        update.own_set = state::REPLIED;
+        update.peer_set = state::REPLIED;
+        if !is_tcp {
+            update.own_clear = state::OPENING;
+            update.peer_clear = state::OPENING;
+        }
+    } else if is_tcp && entry & state::REPLIED != 0 && tcp_flags & (tcp::SYN | tcp::ACK) == tcp::ACK
+    {
+        update.own_clear = state::OPENING;
+        update.peer_clear = state::OPENING;
+    }
+    update
+}
+
+/// Whether a new connection may take the place of this one: both sides have closed, or the host on our side has reset,
+/// which is the server of a service and whoever opened a masqueraded connection.
 ///
 /// A client's RST does not count, since anybody on the internet can send one in its name. Its next SYN goes to the same
 /// server on the same translation: if the RST was real the server takes the SYN for a new connection, and if it was not,
 /// the server answers with a challenge (RFC 5961 §4) and nothing is lost.
 #[inline(always)]
 pub const fn is_closing(entry: u32) -> bool {
-    let server_rst = if entry & state::REPLY != 0 { state::OWN_RST } else { state::PEER_RST };
-    entry & state::FINS == state::FINS || entry & server_rst != 0
+    let inside_is_own = (entry & state::REPLY != 0) != (entry & state::MASQUERADE != 0);
+    let inside_rst = if inside_is_own { state::OWN_RST } else { state::PEER_RST };
+    entry & state::FINS == state::FINS || entry & inside_rst != 0
 }
 
 /// Whether the flags are those of a connection's first packet.
@@ -97,16 +134,30 @@ pub enum Phase {
     /// UDP, nothing but a first exchange so far.
     UdpUnreplied,
     Udp,
+    /// Masqueraded TCP, not established yet (RFC 7857 §2.1: the transitory timeout of opening).
+    MasqueradeOpening,
+    /// Masqueraded TCP, closed by one side or both (RFC 7857 §2.1: the transitory timeout of closing).
+    MasqueradeClosing,
+    /// ICMP echo.
+    Icmp,
 }
 
 impl Phase {
     /// The phase of an entry in the flow table (`half_open` = false) or in the half-open table.
     pub const fn of(protocol: u8, entry: u32, half_open: bool) -> Self {
-        if protocol != proto::TCP {
-            return if half_open { Self::UdpUnreplied } else { Self::Udp };
+        let opening = half_open || entry & state::OPENING != 0;
+        let masquerade = entry & state::MASQUERADE != 0;
+        match protocol {
+            proto::TCP => {}
+            proto::ICMP | proto::ICMPV6 => return Self::Icmp,
+            _ => return if opening { Self::UdpUnreplied } else { Self::Udp },
         }
         if entry & state::RSTS != 0 {
             Self::TcpReset
+        } else if masquerade && opening {
+            Self::MasqueradeOpening
+        } else if masquerade && entry & state::FINS != 0 {
+            Self::MasqueradeClosing
         } else if half_open {
             Self::TcpSyn
         } else if entry & state::FINS == state::FINS {
@@ -128,6 +179,9 @@ impl Phase {
             Self::TcpReset => "reset",
             Self::UdpUnreplied => "unreplied",
             Self::Udp => "udp",
+            Self::MasqueradeOpening => "opening",
+            Self::MasqueradeClosing => "closing",
+            Self::Icmp => "icmp",
         }
     }
 }
@@ -213,6 +267,55 @@ mod tests {
         assert!(!is_closing(c.client) && !is_closing(c.server));
         c.server(tcp::RST);
         assert!(is_closing(c.client) && is_closing(c.server));
+    }
+
+    #[test]
+    fn a_masqueraded_connection_is_established_by_its_handshake() {
+        let new = state::MASQUERADE | state::OPENING;
+        let step = |flags, own: &mut u32, peer: &mut u32| {
+            assert!(needs_tracking(flags, *own));
+            let update = on_opening(proto::TCP, flags, *own);
+            *own = (*own & !update.own_clear) | update.own_set;
+            *peer = (*peer & !update.peer_clear) | update.peer_set;
+        };
+        let phase = |entry| Phase::of(proto::TCP, entry, false);
+        for answer in [tcp::SYN | tcp::ACK, tcp::SYN] {
+            let (mut inside, mut outside) = (new, new | state::REPLY);
+            step(tcp::SYN, &mut inside, &mut outside);
+            step(tcp::ACK, &mut inside, &mut outside);
+            assert_eq!(phase(inside), Phase::MasqueradeOpening, "nobody has answered");
+            step(tcp::RST | tcp::ACK, &mut outside, &mut inside);
+            assert_eq!(phase(inside), Phase::MasqueradeOpening, "a refusal is no answer");
+            step(answer, &mut outside, &mut inside);
+            assert_eq!(phase(inside), Phase::MasqueradeOpening);
+            assert_eq!(phase(outside), Phase::MasqueradeOpening);
+            step(tcp::ACK, &mut inside, &mut outside);
+            assert_eq!(phase(inside), Phase::TcpEstablished);
+            assert_eq!(phase(outside), Phase::TcpEstablished);
+            assert!(!needs_tracking(tcp::ACK, inside) && !needs_tracking(tcp::ACK, outside));
+        }
+    }
+
+    #[test]
+    fn a_masqueraded_exchange_is_confirmed_by_any_answer() {
+        let new = state::MASQUERADE | state::OPENING;
+        for (protocol, before, after) in
+            [(proto::UDP, Phase::UdpUnreplied, Phase::Udp), (proto::ICMP, Phase::Icmp, Phase::Icmp)]
+        {
+            assert_eq!(Phase::of(protocol, new, false), before);
+            assert_eq!(on_opening(protocol, 0, new), Update::default(), "it can't confirm itself");
+            let update = on_opening(protocol, 0, new | state::REPLY);
+            assert_eq!(update.own_clear, state::OPENING);
+            assert_eq!(update.peer_clear, state::OPENING);
+            assert_eq!(Phase::of(protocol, new & !state::OPENING, false), after);
+        }
+    }
+
+    #[test]
+    fn only_the_inside_hosts_rst_makes_room_for_a_masqueraded_connection() {
+        let (inside, outside) = (state::MASQUERADE, state::MASQUERADE | state::REPLY);
+        assert!(is_closing(inside | state::OWN_RST) && is_closing(outside | state::PEER_RST));
+        assert!(!is_closing(inside | state::PEER_RST) && !is_closing(outside | state::OWN_RST));
     }
 
     #[test]

@@ -11,6 +11,10 @@ pub enum Class {
     Pass,
     /// Ours, and dropped.
     Drop,
+    /// Kept by the controller for a moment, and counted again when it goes on.
+    Hold,
+    /// Sent by the program itself, in answer to a packet that has a verdict of its own beside.
+    Answer,
 }
 
 impl Class {
@@ -19,6 +23,8 @@ impl Class {
             Self::Forward => "forward",
             Self::Pass => "pass",
             Self::Drop => "drop",
+            Self::Hold => "hold",
+            Self::Answer => "answer",
         }
     }
 }
@@ -69,11 +75,11 @@ counters! {
     PassMac = 2, Pass, "not_our_mac";
     /// Neither IPv4 nor IPv6: ARP and the like.
     PassNotIp = 3, Pass, "not_ip";
-    /// IPv6: left to the kernel.
+    /// IPv6 that can't be read as far as its protocol: left to the kernel.
     PassIpv6 = 4, Pass, "ipv6";
     /// Another VLAN than the interface's, or more than two tags.
     PassVlan = 5, Pass, "other_vlan";
-    /// ICMP: left to the kernel.
+    /// ICMP that is about no connection of ours: left to the kernel.
     PassIcmp = 6, Pass, "icmp";
     /// Neither TCP, UDP nor ICMP: VRRP and the like.
     PassProtocol = 7, Pass, "other_protocol";
@@ -90,8 +96,8 @@ counters! {
     DropChecksum = 17, Drop, "bad_ip_checksum";
     /// TTL used up.
     DropTtl = 18, Drop, "ttl_exceeded";
-    /// First fragment of a datagram of ours; fragments are not followed yet.
-    DropFragment = 19, Drop, "fragment_of_ours";
+    /// A fragment of a datagram whose first fragment was dropped.
+    DropFragment = 19, Drop, "fragment_of_dropped";
     /// Part of no known connection, and not the start of one.
     DropNoFlow = 20, Drop, "no_flow";
     /// The service has no server that takes new connections.
@@ -120,6 +126,39 @@ counters! {
     DropHalfOpen = 32, Drop, "half_open_refused";
     /// The route back to the source leads to the other side: the address is forged, or the routing is not symmetric.
     DropWrongSide = 33, Drop, "source_from_wrong_side";
+    /// From a masqueraded source: neither TCP, UDP nor ICMP echo, so there is nothing to tell connections apart by.
+    DropProtocol = 34, Drop, "protocol_not_translated";
+    /// A masquerade rule has no external address: the interface has none.
+    DropNoExternal = 35, Drop, "no_external_address";
+    /// A masqueraded source has used up its share of ports.
+    DropQuota = 36, Drop, "source_quota";
+    /// An ICMP error that is about no connection of ours.
+    DropIcmpNoFlow = 37, Drop, "icmp_error_no_flow";
+    /// ICMP checksum wrong.
+    DropIcmpChecksum = 38, Drop, "bad_icmp_checksum";
+    /// Ping to a VIP, while that is switched off.
+    DropPing = 39, Drop, "ping_off";
+    /// A fragment that can't be of an honest datagram: one that overlaps the ports, or too short for them.
+    DropFragmentAttack = 40, Drop, "fragment_attack";
+    /// No room to hold a fragment until the first of its datagram comes.
+    DropFragmentLimit = 41, Drop, "fragment_limit";
+    /// Held until its datagram's first fragment comes.
+    HoldFragment = 42, Hold, "fragment_held";
+    /// An ICMP error about a connection of ours, translated and sent on.
+    ForwardIcmpError = 43, Forward, "icmp_error";
+    /// A program that a packet is handed to is missing, or could not work on it.
+    DropInternal = 44, Drop, "internal";
+
+    /// Echo reply in the name of a VIP. The request has no verdict beside.
+    AnswerEcho = 48, Answer, "echo_reply";
+    /// ICMP time exceeded, about a packet counted as `ttl_exceeded`.
+    AnswerTtl = 49, Answer, "time_exceeded_sent";
+    /// ICMP fragmentation needed or packet too big, about a packet counted as `too_big`.
+    AnswerTooBig = 50, Answer, "too_big_sent";
+    /// ICMP destination unreachable, about a packet counted as `no_free_port`, `source_quota` or `no_route`.
+    AnswerUnreachable = 51, Answer, "unreachable_sent";
+    /// An ICMP error that was not sent because too many were.
+    AnswerLimited = 52, Answer, "icmp_rate_limited";
 }
 
 impl Counter {

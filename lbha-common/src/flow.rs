@@ -1,9 +1,10 @@
 //! Flow entries: key, value, and the other direction's entry.
 
 use crate::{
-    addr::{Be16, Be32},
+    addr::{Addr, Be16, Be32, Be128},
     conntrack::state,
     csum,
+    wire::proto,
 };
 
 /// Where packets come in. Part of the key, so that nothing from the public side can match a server's direction.
@@ -16,9 +17,10 @@ pub mod side {
 /// The tuple of a packet as it comes in. Aligned so that the BPF back end copies it in words: at 4 it calls a byte loop.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FlowKey4 {
-    pub saddr: Be32,
-    pub daddr: Be32,
+pub struct FlowKey<A> {
+    pub saddr: A,
+    pub daddr: A,
+    /// Of an ICMP echo request, its identifier is the source port and 0 the destination port; of a reply, the reverse.
     pub sport: Be16,
     pub dport: Be16,
     pub proto: u8,
@@ -27,19 +29,19 @@ pub struct FlowKey4 {
     pub _pad: u16,
 }
 
-/// Everything that a packet of a known flow needs; 64 bytes, so that an element of the kernel's hash table (48 bytes of
-/// its own, then the key) is two cache lines exactly, and the value is the second one.
+/// Everything that a packet of a known flow needs. With IPv4 addresses 64 bytes, so that an element of the kernel's hash
+/// table (48 bytes of its own, then the key) is two cache lines exactly, and the value is the second one.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flow4 {
+pub struct Flow<A> {
     /// Addresses and ports to write.
-    pub saddr: Be32,
-    pub daddr: Be32,
+    pub saddr: A,
+    pub daddr: A,
     pub sport: Be16,
     pub dport: Be16,
-    /// Delta of the IPv4 header checksum: addresses and TTL.
+    /// Delta of the IPv4 header checksum: addresses and TTL. 0 for IPv6.
     pub l3_delta: u16,
-    /// Delta of the TCP or UDP checksum: addresses and ports.
+    /// Delta of the TCP, UDP or ICMP checksum: addresses and ports, or what of them it covers.
     pub l4_delta: u16,
     /// Last packet, in ticks (see [`crate::time`]).
     pub last_seen: u32,
@@ -49,23 +51,30 @@ pub struct Flow4 {
     pub next_hop: u16,
     /// Index of the other direction's next hop, so that a lost half can be made again from the other.
     pub peer_next_hop: u16,
-    /// Index of the server that was chosen (per service; see [`crate::service::Backend`]).
+    /// Index of who the connection belongs to: a server of a service ([`crate::service::Backend`]) or a masquerade rule
+    /// ([`crate::masquerade::Rule::owner`]).
     pub backend: u16,
     pub _pad: u16,
     /// First packet, in ticks.
     pub created: u32,
     /// Half-open TCP entries of the client's direction: the acknowledgement number that confirms the handshake.
     pub expect_ack: u32,
-    /// Room for what a connection still has to learn (MSS clamp, NAT binding) without a new layout.
+    /// Room for what a connection still has to learn without a new layout.
     pub _reserved: [u32; 6],
 }
 
-const _: () = assert!(size_of::<FlowKey4>() == 16 && size_of::<Flow4>() == 64);
+pub type FlowKey4 = FlowKey<Be32>;
+pub type FlowKey6 = FlowKey<Be128>;
+pub type Flow4 = Flow<Be32>;
+pub type Flow6 = Flow<Be128>;
 
-impl FlowKey4 {
+const _: () = assert!(size_of::<FlowKey4>() == 16 && size_of::<Flow4>() == 64);
+const _: () = assert!(size_of::<FlowKey6>() == 40 && size_of::<Flow6>() == 88);
+
+impl<A: Addr> FlowKey<A> {
     /// The tuple of the packets that come back after `flow` has translated this one.
     #[inline(always)]
-    pub const fn peer(&self, flow: &Flow4) -> Self {
+    pub fn peer(&self, flow: &Flow<A>) -> Self {
         Self {
             saddr: flow.daddr,
             daddr: flow.saddr,
@@ -78,21 +87,24 @@ impl FlowKey4 {
     }
 }
 
-impl Flow4 {
+impl<A: Addr> Flow<A> {
     /// The entry under `key` that translates to the given tuple; deltas are computed here, once.
     #[inline(always)]
-    pub const fn new(key: &FlowKey4, saddr: Be32, daddr: Be32, sport: Be16, dport: Be16) -> Self {
-        let addresses = csum::replace32(key.saddr.raw(), saddr.raw())
-            + csum::replace32(key.daddr.raw(), daddr.raw());
+    pub fn new(key: &FlowKey<A>, saddr: A, daddr: A, sport: Be16, dport: Be16) -> Self {
+        let addresses = key.saddr.replaced_by(saddr) + key.daddr.replaced_by(daddr);
         let ports = csum::replace16(key.sport.raw(), sport.raw())
             + csum::replace16(key.dport.raw(), dport.raw());
+        // ICMP for IPv4 has no pseudo header (RFC 792); TCP, UDP and ICMPv6 have.
+        let l4 = if key.proto == proto::ICMP { ports } else { addresses + ports };
+        let l3 =
+            if A::HEADER_CHECKSUM { csum::fold(addresses + u32::from(A::HOP_DELTA)) } else { 0 };
         Self {
             saddr,
             daddr,
             sport,
             dport,
-            l3_delta: csum::fold(addresses + csum::TTL_DELTA as u32),
-            l4_delta: csum::fold(addresses + ports),
+            l3_delta: l3,
+            l4_delta: csum::fold(l4),
             last_seen: 0,
             state: 0,
             next_hop: 0,
@@ -107,7 +119,7 @@ impl Flow4 {
 
     /// The other direction's entry, to stand under `key.peer(self)`.
     #[inline(always)]
-    pub const fn mirror(&self, key: &FlowKey4) -> Self {
+    pub fn mirror(&self, key: &FlowKey<A>) -> Self {
         let peer_key = key.peer(self);
         let mut peer = Self::new(&peer_key, key.daddr, key.saddr, key.dport, key.sport);
         peer.last_seen = self.last_seen;
@@ -121,16 +133,21 @@ impl Flow4 {
 
     /// Whether two entries translate to the same tuple.
     #[inline(always)]
-    pub const fn same_translation(&self, other: &Self) -> bool {
-        self.saddr.raw() == other.saddr.raw()
-            && self.daddr.raw() == other.daddr.raw()
-            && self.sport.raw() == other.sport.raw()
-            && self.dport.raw() == other.dport.raw()
+    pub fn same_translation(&self, other: &Self) -> bool {
+        self.saddr == other.saddr
+            && self.daddr == other.daddr
+            && self.sport == other.sport
+            && self.dport == other.dport
     }
 
     #[inline(always)]
-    pub const fn is_reply(&self) -> bool {
+    pub fn is_reply(&self) -> bool {
         self.state & state::REPLY != 0
+    }
+
+    #[inline(always)]
+    pub fn is_masquerade(&self) -> bool {
+        self.state & state::MASQUERADE != 0
     }
 }
 
@@ -140,7 +157,7 @@ const fn mirror_state(entry: u32, own_side: u8) -> u32 {
     // OWN_* and PEER_* are neighbours: swapping the pairs is two shifts.
     let own = entry & (state::OWN_FIN | state::OWN_RST);
     let peer = entry & (state::PEER_FIN | state::PEER_RST);
-    let mut mirrored = (own << 1) | (peer >> 1) | (entry & state::REPLIED);
+    let mut mirrored = (own << 1) | (peer >> 1) | (entry & state::SHARED);
     if entry & state::REPLY == 0 {
         mirrored |= state::REPLY;
     }
@@ -206,6 +223,23 @@ mod tests {
             let back = flow.mirror(&key);
             prop_assert_eq!((back.saddr, back.daddr, back.sport, back.dport), (key.daddr, key.saddr, key.dport, key.sport));
             prop_assert_eq!(csum::apply(csum::apply(check, flow.l4_delta), back.l4_delta), check);
+        }
+
+        #[test]
+        fn the_icmp_delta_covers_what_the_family_covers(a: u32, b: u128, c: u32, d: u128, id: u16, new: u16) {
+            use core::net::Ipv6Addr;
+            let id_delta = csum::fold(csum::replace16(Be16::new(id).raw(), Be16::new(new).raw()));
+            let key = FlowKey { saddr: Be32::new(a), daddr: Be32::new(1), sport: Be16::new(id), proto: proto::ICMP, ..FlowKey4::default() };
+            let flow = Flow::new(&key, Be32::new(c), Be32::new(1), Be16::new(new), Be16::default());
+            prop_assert_eq!(flow.l4_delta % 0xffff, id_delta % 0xffff);
+
+            let (from, to): (Be128, Be128) = (Ipv6Addr::from_bits(b).into(), Ipv6Addr::from_bits(d).into());
+            let key = FlowKey { saddr: from, daddr: to, sport: Be16::new(id), proto: proto::ICMPV6, ..FlowKey6::default() };
+            let flow = Flow::new(&key, to, to, Be16::new(new), Be16::default());
+            let whole = csum::fold(from.replaced_by(to) + u32::from(id_delta));
+            prop_assert_eq!(flow.l4_delta % 0xffff, whole % 0xffff);
+            prop_assert_eq!(flow.l3_delta, 0);
+            prop_assert_eq!(Ipv6Addr::from(from), Ipv6Addr::from_bits(b));
         }
     }
 }

@@ -12,7 +12,9 @@ pub mod counter;
 pub mod csum;
 pub mod event;
 pub mod flow;
+pub mod fragment;
 pub mod limits;
+pub mod masquerade;
 pub mod nat;
 pub mod nexthop;
 pub mod select;
@@ -23,5 +25,5 @@ pub mod time;
 mod user;
 pub mod wire;
 
-/// Version of the pinned maps' layout; part of the pin path (`…/lbha/v1/`), so that two layouts never meet.
-pub const ABI_VERSION: u32 = 1;
+/// Version of the pinned maps' layout; part of the pin path (`…/lbha/v2/`), so that two layouts never meet.
+pub const ABI_VERSION: u32 = 2;

@@ -22,14 +22,16 @@ pub struct PortProbe {
     pub seed: u32,
     /// First choice when `keep` is not 0.
     pub preferred: u16,
-    pub keep: u16,
+    pub keep: u8,
+    /// Not 0: the random tries keep the parity of `preferred` (RFC 4787 REQ-4).
+    pub parity: u8,
 }
 
 impl PortProbe {
     #[inline(always)]
     pub const fn new(first: u16, count: u16, preferred: u16, seed: u32) -> Self {
         let keep = preferred >= first && preferred.wrapping_sub(first) < count;
-        Self { first, count, seed, preferred, keep: keep as u16 }
+        Self { first, count, seed, preferred, keep: keep as u8, parity: 0 }
     }
 
     /// The port of try `i`, in host order; always within the range (or `preferred`, which is in it).
@@ -41,7 +43,13 @@ impl PortProbe {
         let random = if i < RANDOM_TRIES { self.seed.wrapping_add(i) } else { self.seed };
         let start = scale(mix32(random), self.count);
         let mut offset = start as u32;
-        if i >= RANDOM_TRIES {
+        if i < RANDOM_TRIES {
+            let port = self.first.wrapping_add(start);
+            if self.parity != 0 && (port ^ self.preferred) & 1 != 0 {
+                // Its neighbour, unless the range has none.
+                offset = if offset > 0 { offset - 1 } else { (self.count > 1) as u32 };
+            }
+        } else {
             offset += i - RANDOM_TRIES;
             // `start < count` and at most MAX_TRIES are added: small ranges wrap several times
             offset %= if self.count == 0 { 1 } else { self.count as u32 };
@@ -80,6 +88,16 @@ mod tests {
         fn a_port_in_the_range_is_tried_first(first in 1u16..30000, count in 1u16..30000, offset: u16, seed: u32) {
             let preferred = first + offset % count;
             prop_assert_eq!(PortProbe::new(first, count, preferred, seed).port(0), preferred);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_ports_keep_the_parity_when_asked(first in 1u16..30000, count in 2u16..30000, preferred: u16, seed: u32, i in 0..RANDOM_TRIES) {
+            let probe = PortProbe { parity: 1, ..PortProbe::new(first, count, preferred, seed) };
+            let port = probe.port(i);
+            prop_assert_eq!(port & 1, preferred & 1);
+            prop_assert!(port >= first && port - first < count);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Next hops and interfaces, as map entries.
 
-use crate::addr::{Be16, Be32};
+use crate::addr::{Addr, Be16, Be32, Be128};
 
 /// A VLAN tag as it stands in the packet.
 #[repr(C)]
@@ -19,11 +19,11 @@ pub mod next_hop_flag {
 }
 
 /// Where a translated packet goes. An entry is updated in place when the neighbour's MAC or the route changes, and
-/// every flow that refers to it follows. Its four 8-byte words are each written at once, so a reader never sees half a
+/// every flow that refers to it follows. Its 8-byte words are each written at once, so a reader never sees half a
 /// MAC address.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHop {
+pub struct NextHop<A: Addr> {
     pub dmac: [u8; 6],
     /// Bits of [`next_hop_flag`].
     pub flags: u8,
@@ -40,8 +40,12 @@ pub struct NextHop {
     /// controller that finds the map pinned does, so that flows keep their indices over a restart.
     pub prefix_len: u8,
     pub _pad: u16,
-    pub prefix: Be32,
+    pub prefix: A,
+    pub _tail: A::Tail,
 }
+
+pub type NextHop4 = NextHop<Be32>;
+pub type NextHop6 = NextHop<Be128>;
 
 /// Value in the route table for a directly connected prefix whose neighbours have entries of their own.
 pub const ON_LINK: u32 = u32::MAX;
@@ -62,5 +66,9 @@ pub struct Interface {
     pub _pad2: u32,
 }
 
-const _: () =
-    assert!(size_of::<NextHop>() == 32 && size_of::<Interface>() == 16 && size_of::<Tag>() == 4);
+const _: () = assert!(
+    size_of::<NextHop4>() == 32
+        && size_of::<NextHop6>() == 48
+        && size_of::<Interface>() == 16
+        && size_of::<Tag>() == 4
+);

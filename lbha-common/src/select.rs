@@ -1,6 +1,6 @@
 //! Hashes for choosing a server, the same on every host and on both sides of the kernel boundary.
 
-use crate::{addr::Be32, flow::FlowKey4};
+use crate::{addr::Addr, flow::FlowKey};
 
 /// A full-avalanche mixer (the finalizer of MurmurHash3).
 #[inline(always)]
@@ -19,17 +19,19 @@ const fn combine(h: u32, word: u32) -> u32 {
 
 /// Hash of a connection (`maglev`). The side is left out: both hosts of a pair must agree.
 #[inline(always)]
-pub const fn connection_hash(key: &FlowKey4, seed: u32) -> u32 {
-    let mut h = combine(seed, key.saddr.get());
-    h = combine(h, key.daddr.get());
-    h = combine(h, (key.sport.get() as u32) << 16 | key.dport.get() as u32);
-    combine(h, key.proto as u32)
+pub fn connection_hash<A: Addr>(key: &FlowKey<A>, seed: u32) -> u32 {
+    let mut h = source_hash(key.saddr, seed);
+    h = source_hash(key.daddr, h);
+    h = combine(h, u32::from(key.sport.get()) << 16 | u32::from(key.dport.get()));
+    combine(h, u32::from(key.proto))
 }
 
 /// Hash of a client (`source`): one client stays with one server, whatever its ports.
 #[inline(always)]
-pub const fn source_hash(saddr: Be32, seed: u32) -> u32 {
-    combine(seed, saddr.get())
+pub fn source_hash<A: Addr>(saddr: A, seed: u32) -> u32 {
+    let [first, second, third, fourth] = saddr.words();
+    let h = combine(seed, first);
+    if A::BITS == 32 { h } else { combine(combine(combine(h, second), third), fourth) }
 }
 
 /// Maps a hash onto `0..count` without a division.
@@ -41,6 +43,7 @@ pub const fn slot(hash: u32, count: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Be32;
 
     #[test]
     fn neighbouring_clients_spread_evenly() {

@@ -15,7 +15,62 @@ pub mod proto {
     pub const ICMP: u8 = 1;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 extension headers (RFC 8200 §4.1).
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const NO_NEXT_HEADER: u8 = 59;
+    pub const DESTINATION_OPTIONS: u8 = 60;
 }
+
+/// ICMP types and codes (RFC 792, RFC 4443) of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpFamily {
+    pub proto: u8,
+    pub echo_request: u8,
+    pub echo_reply: u8,
+    pub unreachable: u8,
+    /// Code of `unreachable`: no route.
+    pub no_route: u8,
+    /// Code of `unreachable`: communication administratively prohibited.
+    pub prohibited: u8,
+    /// Code of `unreachable`: nobody listens on the port.
+    pub port_unreachable: u8,
+    pub time_exceeded: u8,
+    /// Type and code of "packet too big".
+    pub too_big: (u8, u8),
+    /// Bytes that an error may have in all, its IP header included (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)).
+    pub max_error: usize,
+}
+
+/// IPv4, then IPv6.
+pub const ICMP_FAMILY: [IcmpFamily; 2] = [
+    IcmpFamily {
+        proto: proto::ICMP,
+        echo_request: 8,
+        echo_reply: 0,
+        unreachable: 3,
+        no_route: 0,
+        prohibited: 13,
+        port_unreachable: 3,
+        time_exceeded: 11,
+        too_big: (3, 4),
+        max_error: 576,
+    },
+    IcmpFamily {
+        proto: proto::ICMPV6,
+        echo_request: 128,
+        echo_reply: 129,
+        unreachable: 1,
+        no_route: 0,
+        prohibited: 1,
+        port_unreachable: 4,
+        time_exceeded: 3,
+        too_big: (2, 0),
+        max_error: 1280,
+    },
+];
 
 /// TCP flag bits (byte 13 of the header, RFC 9293 §3.1).
 pub mod tcp {
@@ -35,6 +90,12 @@ pub const ETH_HEADER: usize = 14;
 pub const VLAN_TAG: usize = 4;
 /// IPv4 header length without options.
 pub const IPV4_HEADER: usize = 20;
+/// IPv6 header length without extension headers.
+pub const IPV6_HEADER: usize = 40;
+/// IPv6 fragment header (RFC 8200 §4.5).
+pub const FRAGMENT_HEADER: usize = 8;
+/// ICMP header, either family.
+pub const ICMP_HEADER: usize = 8;
 /// More-fragments bit and fragment offset, as a mask over the raw 16-bit load at offset 6 (RFC 791 §3.1).
 pub const IPV4_FRAGMENT: u16 = 0x3fff_u16.to_be();
 /// The fragment offset alone, likewise.

@@ -7,7 +7,7 @@ use lbha_common::{
     counter::Counter,
     csum,
     flow::Flow4,
-    nexthop::{NextHop, next_hop_flag},
+    nexthop::{NextHop4, next_hop_flag},
     stats::InterfaceStats,
     wire::{ETH_HEADER, VLAN_TAG, ethertype, proto},
 };
@@ -98,7 +98,7 @@ fn account(flow: &Flow4, bytes: u32, stats: *mut InterfaceStats) {
 /// # Safety
 /// 12 bytes at `data` are in bounds.
 #[inline(always)]
-unsafe fn write_macs(data: usize, hop: &NextHop) {
+unsafe fn write_macs(data: usize, hop: &NextHop4) {
     let (dmac, smac) = (hop.dmac.as_ptr() as usize, hop.smac.as_ptr() as usize);
     // SAFETY: the caller's, and six bytes of an aligned map value.
     unsafe {
@@ -111,7 +111,7 @@ unsafe fn write_macs(data: usize, hop: &NextHop) {
 
 /// Gives the frame the next hop's tags instead of its own, moving its start when their number differs.
 #[inline(always)]
-fn retag(ctx: &XdpContext, had: u32, hop: &NextHop) -> bool {
+fn retag(ctx: &XdpContext, had: u32, hop: &NextHop4) -> bool {
     let tags = u32::from(hop.tags);
     let shift = (had as i32 - tags as i32) * VLAN_TAG as i32;
     // SAFETY: a valid context. Packet pointers are loaded anew below.
@@ -142,7 +142,7 @@ fn retag(ctx: &XdpContext, had: u32, hop: &NextHop) -> bool {
 }
 
 #[inline(always)]
-fn send<const SIDE: u8, const MULTI_BUFFER: bool>(hop: &NextHop) -> Verdict {
+fn send<const SIDE: u8, const MULTI_BUFFER: bool>(hop: &NextHop4) -> Verdict {
     if hop.dev == SIDE {
         return forwarded(xdp_action::XDP_TX, Counter::ForwardSame);
     }

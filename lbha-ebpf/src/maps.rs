@@ -13,8 +13,8 @@ use lbha_common::{
     event::Event,
     flow::{Flow4, FlowKey4, side},
     limits::{MAX_BACKENDS, MAX_NEXT_HOPS, MAX_ROUTES, MAX_SERVICES},
-    nexthop::{Interface, NextHop},
-    service::{Backend, Service, ServiceKey4, Settings},
+    nexthop::{Interface, NextHop4},
+    service::{Backend4, Service, ServiceKey4, Settings},
     stats::{BackendStats, InterfaceStats},
 };
 
@@ -55,11 +55,11 @@ pub static TURNS: Array<u64, MAX_SERVICES> = Array::new();
 
 /// Written by the controller; an index is not given again while a flow refers to it.
 #[btf_map]
-pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
+pub static BACKENDS: Array<Backend4, MAX_BACKENDS> = Array::new();
 
 /// Kept by the controller from netlink.
 #[btf_map]
-pub static NEXT_HOPS: Array<NextHop, MAX_NEXT_HOPS> = Array::new();
+pub static NEXT_HOPS: Array<NextHop4, MAX_NEXT_HOPS> = Array::new();
 
 /// Routes to clients: prefix to next-hop index. Kept by the controller from netlink.
 #[btf_map]

@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_loop},
 };
 use lbha_common::{
-    addr::{Be16, Be32},
+    addr::{Be16, Be32, Be128},
     conntrack::{self, state},
     counter::Counter,
     event::{self, Event},
@@ -16,7 +16,7 @@ use lbha_common::{
     nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_EVICTION, TRIES_BEFORE_REUSE},
     nexthop::{ON_LINK, UNREACHABLE, next_hop_flag},
     select,
-    service::{Backend, SLOT_TABLE_HEADER, Service, ServiceKey4, address, backend_flag, pick},
+    service::{Backend4, SLOT_TABLE_HEADER, Service, ServiceKey4, address, backend_flag, pick},
     time::age,
     wire::proto,
 };
@@ -188,7 +188,14 @@ fn route_back(client: Be32, from: u8) -> (u32, Verdict) {
     let id = match ROUTES4.get(&Key::new(32, client)).copied() {
         None | Some(UNREACHABLE) => return (0, stop(Counter::DropNoRoute)),
         Some(ON_LINK) => {
-            let _ = EVENTS.output(Event { kind: event::kind::RESOLVE, addr: client }, 0);
+            let _ = EVENTS.output(
+                Event {
+                    kind: event::kind::RESOLVE,
+                    family: event::family::IPV4,
+                    addr: Be128::from_raw([client.raw(), 0, 0, 0]),
+                },
+                0,
+            );
             return (0, stop(Counter::DropUnresolved));
         }
         Some(id) => id,
@@ -204,7 +211,7 @@ fn route_back(client: Be32, from: u8) -> (u32, Verdict) {
 #[inline(always)]
 fn claim_port(
     first: &mut First,
-    backend: &Backend,
+    backend: &Backend4,
     source: Be32,
     keep_client: bool,
     server_side: u8,

@@ -17,8 +17,8 @@ pub const ANEW: Verdict = u32::MAX - 1;
 #[inline(always)]
 pub const fn stop(counter: Counter) -> Verdict {
     let action = match counter.class() {
-        Class::Drop => xdp_action::XDP_DROP,
-        Class::Pass | Class::Forward => xdp_action::XDP_PASS,
+        Class::Drop | Class::Hold => xdp_action::XDP_DROP,
+        Class::Pass | Class::Forward | Class::Answer => xdp_action::XDP_PASS,
     };
     action << 8 | counter as u32
 }

@@ -46,6 +46,9 @@ fn in_use(prog: &mut Prog, number: u64) -> InUse {
         tcp_reset: long,
         udp: long,
         udp_unreplied: long,
+        masquerade_opening: long,
+        masquerade_closing: long,
+        icmp: long,
     };
     sweep(&mut prog.flows, &timeouts, number, || true).unwrap().unwrap().in_use
 }

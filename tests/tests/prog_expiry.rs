@@ -32,6 +32,9 @@ const LONG_ALL: Timeouts = Timeouts {
     tcp_reset: LONG,
     udp: LONG,
     udp_unreplied: LONG,
+    masquerade_opening: LONG,
+    masquerade_closing: LONG,
+    icmp: LONG,
 };
 
 const SHORT_ALL: Timeouts = Timeouts {
@@ -42,6 +45,9 @@ const SHORT_ALL: Timeouts = Timeouts {
     tcp_reset: SHORT,
     udp: SHORT,
     udp_unreplied: SHORT,
+    masquerade_opening: SHORT,
+    masquerade_closing: SHORT,
+    icmp: SHORT,
 };
 
 fn run(prog: &mut Prog, timeouts: &Timeouts) -> Sweep {

@@ -14,7 +14,7 @@ mod view;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
-use lbha_common::event;
+use lbha_common::{addr::Addr, event};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -290,8 +290,8 @@ impl Daemon {
         let state = self.states.borrow().clone();
         let mut asked = std::collections::BTreeSet::new();
         while let Some(event) = ring::next_event(ring) {
-            if event.kind == event::kind::RESOLVE {
-                asked.insert(std::net::Ipv4Addr::from(event.addr));
+            if event.kind == event::kind::RESOLVE && event.family == event::family::IPV4 {
+                asked.insert(std::net::Ipv4Addr::from(event.addr.words()[0]));
             }
         }
         // A scan of a whole network asks for all of it; the kernel's own table is bounded too.
@@ -337,5 +337,8 @@ fn timeouts(config: &Config) -> Timeouts {
         tcp_reset: t.tcp_reset,
         udp: t.udp,
         udp_unreplied: t.udp_unreplied,
+        masquerade_opening: Duration::from_secs(240),
+        masquerade_closing: Duration::from_secs(240),
+        icmp: Duration::from_secs(60),
     }
 }

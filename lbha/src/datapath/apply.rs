@@ -16,8 +16,8 @@ use aya::maps::{Array, MapError, PerCpuValues, lpm_trie::Key};
 use lbha_common::{
     addr::{Be16, Be32},
     limits::{MAX_BACKENDS, MAX_NEXT_HOPS, MAX_SERVICES},
-    nexthop::{Interface, NextHop, ON_LINK, Tag, UNREACHABLE, next_hop_flag},
-    service::{Backend, Service, ServiceKey4, Settings, address, backend_flag},
+    nexthop::{Interface, NextHop4, ON_LINK, Tag, UNREACHABLE, next_hop_flag},
+    service::{Backend4, Service, ServiceKey4, Settings, address, backend_flag},
     stats::BackendStats,
     wire::{VLAN_ID, proto},
 };
@@ -75,8 +75,8 @@ pub struct Applier {
     hop_ids: Ids<Prefix>,
     services: HashMap<ServiceId, Service>,
     slots: HashMap<u32, Vec<u32>>,
-    backends: HashMap<u32, Backend>,
-    hops: HashMap<u32, NextHop>,
+    backends: HashMap<u32, Backend4>,
+    hops: HashMap<u32, NextHop4>,
     routes: BTreeMap<Prefix, u32>,
     servers: BTreeSet<(Ipv4Addr, u16, u8)>,
     addresses: BTreeMap<Ipv4Addr, u32>,
@@ -151,7 +151,7 @@ impl Applier {
     }
 
     fn write_interfaces(&mut self, desired: &Desired) -> Result<(), ApplyError> {
-        let settings = Settings { server_side: desired.server_side.into(), _pad: 0 };
+        let settings = Settings { server_side: desired.server_side.into(), ..Settings::default() };
         if self.settings != Some(settings) {
             self.tables.settings.set(0, settings, 0).map_err(map_error("SETTINGS"))?;
             self.settings = Some(settings);
@@ -216,7 +216,7 @@ impl Applier {
             *slot = *wanted;
         }
         let valid = if hop.dmac.is_some() { next_hop_flag::VALID } else { 0 };
-        let entry = NextHop {
+        let entry = NextHop4 {
             dmac: hop.dmac.unwrap_or_default(),
             flags: next_hop_flag::USED | valid,
             tags: hop.tags.len() as u8,
@@ -227,6 +227,7 @@ impl Applier {
             prefix_len: prefix.1,
             _pad: 0,
             prefix: prefix.0.into(),
+            _tail: (),
         };
         let before = self.hops.get(&id);
         if before == Some(&entry) {
@@ -343,7 +344,7 @@ impl Applier {
         let key = BackendKey { service: *id, address: server.address, port: server.port };
         let (number, new) = self.backend_ids.acquire(&key).ok_or(ApplyError::Backends)?;
         let (first, last) = server.source_ports;
-        let entry = Backend {
+        let entry = Backend4 {
             addr: server.address.into(),
             snat: server.source.map(Be32::from).unwrap_or_default(),
             port: Be16::new(server.port),
@@ -424,11 +425,14 @@ impl Applier {
     pub fn release(&mut self, in_use: &InUse) -> Result<(), ApplyError> {
         let used = |set: &HashSet<u16>, id: u32| set.contains(&(id as u16));
         for (_, id) in self.hop_ids.release(in_use.sweep, |id| used(&in_use.hops, id)) {
-            self.tables.next_hops.set(id, NextHop::default(), 0).map_err(map_error("NEXT_HOPS"))?;
+            self.tables
+                .next_hops
+                .set(id, NextHop4::default(), 0)
+                .map_err(map_error("NEXT_HOPS"))?;
             self.hops.remove(&id);
         }
         for (key, id) in self.backend_ids.release(in_use.sweep, |id| used(&in_use.backends, id)) {
-            self.tables.backends.set(id, Backend::default(), 0).map_err(map_error("BACKENDS"))?;
+            self.tables.backends.set(id, Backend4::default(), 0).map_err(map_error("BACKENDS"))?;
             self.backends.remove(&id);
             self.forget_server(&key)?;
         }

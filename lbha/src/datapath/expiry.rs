@@ -20,6 +20,9 @@ pub struct Timeouts {
     pub tcp_reset: Duration,
     pub udp: Duration,
     pub udp_unreplied: Duration,
+    pub masquerade_opening: Duration,
+    pub masquerade_closing: Duration,
+    pub icmp: Duration,
 }
 
 impl Timeouts {
@@ -32,6 +35,9 @@ impl Timeouts {
             Phase::TcpReset => self.tcp_reset,
             Phase::Udp => self.udp,
             Phase::UdpUnreplied => self.udp_unreplied,
+            Phase::MasqueradeOpening => self.masquerade_opening,
+            Phase::MasqueradeClosing => self.masquerade_closing,
+            Phase::Icmp => self.icmp,
         }
     }
 

@@ -7,7 +7,7 @@ use aya::{
     maps::{MapData, MapError, RingBuf},
 };
 use aya_log::EbpfLogger;
-use lbha_common::{addr::Be32, event::Event};
+use lbha_common::{addr::Be128, event::Event};
 use tokio::io::unix::AsyncFd;
 
 use super::tables;
@@ -47,13 +47,11 @@ pub fn forward_log(ebpf: &mut Ebpf) -> Result<(), RingError> {
 pub fn next_event(ring: &mut RingBuf<MapData>) -> Option<Event> {
     loop {
         let item = ring.next()?;
-        if let Some(([kind, addr], [])) = item
-            .split_at_checked(8)
-            .and_then(|(record, rest)| Some((record.as_chunks::<4>().0.first_chunk::<2>()?, rest)))
-        {
+        if let (&[kind, family, a, b, c, d], []) = item.as_chunks::<4>() {
             return Some(Event {
-                kind: u32::from_ne_bytes(*kind),
-                addr: Be32::from_raw(u32::from_ne_bytes(*addr)),
+                kind: u32::from_ne_bytes(kind),
+                family: u32::from_ne_bytes(family),
+                addr: Be128::from_raw([a, b, c, d].map(u32::from_ne_bytes)),
             });
         }
     }

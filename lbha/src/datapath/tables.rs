@@ -9,8 +9,8 @@ use aya::maps::{
 use lbha_common::{
     addr::Be32,
     flow::{Flow4, FlowKey4},
-    nexthop::{Interface, NextHop},
-    service::{Backend, Service, ServiceKey4, Settings},
+    nexthop::{Interface, NextHop4},
+    service::{Backend4, Service, ServiceKey4, Settings},
     stats::{BackendStats, InterfaceStats},
 };
 
@@ -37,8 +37,8 @@ pub struct Tables {
     pub addresses: HashMap<MapData, Be32, u32>,
     pub slots: ArrayOfMaps<MapData, Array<MapData, u32>>,
     pub turns: Array<MapData, u64>,
-    pub backends: Array<MapData, Backend>,
-    pub next_hops: Array<MapData, NextHop>,
+    pub backends: Array<MapData, Backend4>,
+    pub next_hops: Array<MapData, NextHop4>,
     pub routes: LpmTrie<MapData, Be32, u32>,
     pub devices: DevMap<MapData>,
     pub devices_mb: DevMap<MapData>,

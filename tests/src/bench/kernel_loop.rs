@@ -176,10 +176,10 @@ fn pin_to_one_cpu() -> Result<CpuSet> {
 /// What the action of each packet must be.
 fn expected_action(counter: Counter) -> u32 {
     match (counter, counter.class()) {
-        (Counter::ForwardSame, _) => action::TX,
+        (Counter::ForwardSame, _) | (_, Class::Answer) => action::TX,
         (_, Class::Forward) => action::REDIRECT,
         (_, Class::Pass) => action::PASS,
-        (_, Class::Drop) => action::DROP,
+        (_, Class::Drop | Class::Hold) => action::DROP,
     }
 }
 

@@ -102,6 +102,9 @@ fn sweep(prog: &mut Prog, timeout: Duration) -> Result<Sweep> {
         tcp_reset: timeout,
         udp: timeout,
         udp_unreplied: timeout,
+        masquerade_opening: timeout,
+        masquerade_closing: timeout,
+        icmp: timeout,
     };
     let (started, mut batches, mut longest) = (Instant::now(), 0, Duration::ZERO);
     let mut before = started;
