@@ -1,6 +1,6 @@
 //! The configuration on its way: each value with its origin, absent where an error was reported.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::diagnostics::Origin;
@@ -43,7 +43,7 @@ pub(super) struct DraftInterfaces {
 #[derive(Debug)]
 pub(super) struct DraftService {
     pub name: Option<Located<String>>,
-    pub vip: Option<Located<Ipv4Addr>>,
+    pub vip: Option<Located<IpAddr>>,
     pub port: Option<Located<u16>>,
     pub protocol: Option<Protocol>,
     pub scheduler: Option<Scheduler>,
@@ -62,7 +62,7 @@ pub(super) struct DraftPool {
 #[derive(Debug)]
 pub(super) struct DraftServer {
     pub name: Option<Located<String>>,
-    pub address: Option<Located<(Ipv4Addr, Option<u16>)>>,
+    pub address: Option<Located<(IpAddr, Option<u16>)>>,
     pub weight: Option<Located<u16>>,
 }
 
@@ -104,6 +104,8 @@ impl Draft {
             interfaces: Interfaces { public, private },
             services: self.services.into_iter().map(DraftService::finish).collect::<Option<_>>()?,
             pools: self.pools.into_iter().map(DraftPool::finish).collect::<Option<_>>()?,
+            masquerades: Vec::new(),
+            forwards: Vec::new(),
             datapath: self.datapath?,
             timeouts: self.timeouts?,
             admin: Admin { socket: self.socket.unwrap_or(default_socket) },

@@ -27,9 +27,11 @@ mod tests;
 
 pub use diagnostics::{Diagnostic, Report, Severity};
 pub use model::{
-    ADMIN_SOCKET, Admin, Attach, Config, DEFAULT_RUNTIME_DIR, Datapath, Interfaces, LAST_FREE_PORT,
-    MAX_SERVERS, MAX_SERVICES, MAX_WEIGHT, Mode, Pool, PortRange, Protocol, Scheduler, Server,
-    Service, Timeouts, duration_text,
+    ADMIN_SOCKET, Admin, Attach, Config, DEFAULT_RUNTIME_DIR, Datapath, Forward, Interfaces,
+    LAST_FREE_PORT, MAX_FORWARDS, MAX_MASQUERADE_ADDRESSES, MAX_MASQUERADE_SOURCES,
+    MAX_MASQUERADES, MAX_MSS, MAX_SERVERS, MAX_SERVICES, MAX_WEIGHT, MIN_MSS, Mapping, Masquerade,
+    MasqueradeTo, Mode, MssClamp, Pool, PortRange, Protocol, Scheduler, Server, Service, Timeouts,
+    duration_text,
 };
 pub use overrides::Overrides;
 

@@ -142,7 +142,7 @@ impl Overrides {
 }
 
 /// An address with the port that a VIP cannot do without.
-fn vip(text: &str) -> Result<(std::net::Ipv4Addr, u16), Invalid> {
+fn vip(text: &str) -> Result<(std::net::IpAddr, u16), Invalid> {
     match values::endpoint(text, Role::Vip)? {
         (address, Some(port)) => Ok((address, port)),
         (address, None) => {

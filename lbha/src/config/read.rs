@@ -153,8 +153,11 @@ impl Walker<'_> {
         Some(Datapath {
             attach: attach.or(default.attach)?,
             max_connections: max_connections.or(default.max_connections)?,
+            max_connections_v6: default.max_connections_v6,
             max_half_open: max_half_open.or(default.max_half_open)?,
             fullnat_ports: fullnat_ports.or(default.fullnat_ports)?,
+            mss_clamp: default.mss_clamp,
+            ping: default.ping,
         })
     }
 
@@ -177,6 +180,9 @@ impl Walker<'_> {
             tcp_syn: tcp_syn.or(default.tcp_syn)?,
             udp: udp.or(default.udp)?,
             udp_unreplied: udp_unreplied.or(default.udp_unreplied)?,
+            masquerade_tcp_opening: default.masquerade_tcp_opening,
+            masquerade_tcp_closing: default.masquerade_tcp_closing,
+            icmp: default.icmp,
         })
     }
 

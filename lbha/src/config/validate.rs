@@ -1,7 +1,7 @@
 //! Checks that need more than one value: uniqueness, references, what is missing altogether.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use lbha_common::limits::MAX_BACKENDS;
 
@@ -90,7 +90,7 @@ fn services(services: &[DraftService], report: &mut Report) {
 fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     unique(draft.pools.iter().filter_map(|pool| pool.name.as_ref()), "pool", report);
 
-    let mut vips: HashMap<Ipv4Addr, &Origin> = HashMap::new();
+    let mut vips: HashMap<IpAddr, &Origin> = HashMap::new();
     for vip in draft.services.iter().filter_map(|service| service.vip.as_ref()) {
         vips.entry(vip.value).or_insert(&vip.origin);
     }
@@ -157,7 +157,7 @@ fn servers_of_services(draft: &Draft, report: &mut Report) {
 /// Two members that are one: the same address and port, also when one of them takes its port
 /// from a service.
 fn addresses(servers: &[DraftServer], ports: &HashSet<u16>, report: &mut Report) {
-    let mut taken: HashMap<(Ipv4Addr, Option<u16>), &Origin> = HashMap::new();
+    let mut taken: HashMap<(IpAddr, Option<u16>), &Origin> = HashMap::new();
     for found in servers.iter().filter_map(|server| server.address.as_ref()) {
         let (address, port) = found.value;
         let mut same = vec![(address, port)];
@@ -305,7 +305,7 @@ fn unique<'a>(names: impl Iterator<Item = &'a Located<String>>, what: &str, repo
     }
 }
 
-fn endpoint(address: Ipv4Addr, port: Option<u16>) -> String {
+fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     match port {
         Some(port) => format!("{address}:{port}"),
         None => address.to_string(),

@@ -1,6 +1,6 @@
 //! Single values from their text: the same rules for the file and for the flags.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::model::{Keyword, PortRange, UNITS, duration_text};
@@ -95,9 +95,9 @@ pub(super) fn interface(text: &str) -> Result<String, Invalid> {
 }
 
 /// An address without a port.
-pub(super) fn address(text: &str, role: Role) -> Result<Ipv4Addr, Invalid> {
+pub(super) fn address(text: &str, role: Role) -> Result<IpAddr, Invalid> {
     if let Ok(address) = text.parse() {
-        return usable(address, role);
+        return usable(address, role).map(IpAddr::V4);
     }
     if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
         return Err(Invalid::new("IPv6 addresses are not supported yet"));
@@ -123,7 +123,7 @@ pub(super) fn address(text: &str, role: Role) -> Result<Ipv4Addr, Invalid> {
 }
 
 /// An address with a port or without one.
-pub(super) fn endpoint(text: &str, role: Role) -> Result<(Ipv4Addr, Option<u16>), Invalid> {
+pub(super) fn endpoint(text: &str, role: Role) -> Result<(IpAddr, Option<u16>), Invalid> {
     // More than one colon is IPv6 at best; `address` tells.
     match text.split_once(':').filter(|(_, rest)| !rest.contains(':')) {
         None if text.starts_with('[') && text.contains("]:") => {

@@ -8,7 +8,7 @@ mod services;
 mod status;
 mod watch;
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
@@ -82,7 +82,7 @@ pub struct FlowsArgs {
 
     /// From this client only
     #[arg(long, value_name = "ADDRESS")]
-    pub client: Option<Ipv4Addr>,
+    pub client: Option<IpAddr>,
 
     /// In this state only
     #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(FLOW_STATES))]

@@ -1,6 +1,6 @@
 //! `lbha show services`
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Look,
@@ -44,7 +44,7 @@ pub fn render(now: &Vec<Service>, before: Option<Before<'_, Vec<Service>>>, look
         };
         let mut row = vec![
             Cell::new(name),
-            Cell::new(format!("{vip}:{port}")),
+            Cell::from(SocketAddr::new(*vip, *port)),
             Cell::new(protocol),
             Cell::new(scheduler),
         ];

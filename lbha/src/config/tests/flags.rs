@@ -1,6 +1,5 @@
 //! Flags on top of a file, without a file, and wrong ones.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::{GOOD, assert_same};
@@ -47,7 +46,7 @@ fn flags_alone_are_enough() {
         config.services,
         [Service {
             name: "cli-1".to_owned(),
-            vip: Ipv4Addr::new(147, 75, 78, 116),
+            vip: "147.75.78.116".parse().unwrap(),
             port: 80,
             protocol: Protocol::Tcp,
             scheduler: Scheduler::Rr,
@@ -58,9 +57,15 @@ fn flags_alone_are_enough() {
     let servers: Vec<_> = config.pools[0]
         .servers
         .iter()
-        .map(|server| (server.name.as_str(), server.address.octets()[3], server.port))
+        .map(|server| (server.name.as_str(), server.address.to_string(), server.port))
         .collect();
-    assert_eq!(servers, [("server-1", 10, Some(80)), ("server-2", 11, None)]);
+    assert_eq!(
+        servers,
+        [
+            ("server-1", "192.168.1.10".to_owned(), Some(80)),
+            ("server-2", "192.168.1.11".to_owned(), None)
+        ]
+    );
     assert_eq!(config.datapath, Datapath::default());
     assert_eq!(config.timeouts, Timeouts::default());
 }

@@ -1,6 +1,6 @@
 //! Configurations that are right, and what they mean.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ socket = "/tmp/lbha.sock"
 "#;
 
 fn server(name: &str, address: [u8; 4], port: Option<u16>, weight: u16) -> Server {
-    Server { name: name.to_owned(), address: Ipv4Addr::from(address), port, weight }
+    Server { name: name.to_owned(), address: IpAddr::from(address), port, weight }
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_guides_configuration_is_what_it_says() {
         interfaces: Interfaces { public: "ens14f0".to_owned(), private: "ens14f1".to_owned() },
         services: vec![Service {
             name: "www".to_owned(),
-            vip: Ipv4Addr::new(147, 75, 78, 116),
+            vip: IpAddr::from([147, 75, 78, 116]),
             port: 80,
             protocol: Protocol::Tcp,
             scheduler: Scheduler::Rr,
@@ -108,6 +108,8 @@ fn the_guides_configuration_is_what_it_says() {
                 server("web2", [192, 168, 1, 11], Some(80), 1),
             ],
         }],
+        masquerades: Vec::new(),
+        forwards: Vec::new(),
         datapath: Datapath::default(),
         timeouts: Timeouts::default(),
         admin: Admin { socket: PathBuf::from("/run/lbha/admin.sock") },
@@ -175,6 +177,7 @@ fn every_key_is_read() {
             max_connections: 1_048_576,
             max_half_open: 1024,
             fullnat_ports: PortRange { first: 1, last: 65 },
+            ..Datapath::default()
         }
     );
     assert_eq!(config.datapath.fullnat_ports.count(), 65);
@@ -188,6 +191,7 @@ fn every_key_is_read() {
             tcp_syn: Duration::from_secs(90),
             udp: Duration::from_secs(90),
             udp_unreplied: Duration::from_secs(30),
+            ..Timeouts::default()
         }
     );
     assert_eq!(config.admin.socket, Path::new("/tmp/lbha.sock"));
