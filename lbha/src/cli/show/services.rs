@@ -123,6 +123,17 @@ dns      147.75.78.116:53  udp    maglev         0/1        0            0      
     }
 
     #[test]
+    fn both_families() {
+        let mut services = testing::services(0);
+        services[1].vip = "2001:db8:0:1::116".parse().unwrap();
+        assert_eq!(render(&services, None, Look::default()), "\
+SERVICE  ADDRESS                 PROTO  SCHEDULER  SERVERS  CURRENT  CONNECTIONS        IN        OUT
+www      147.75.78.116:80        tcp    rr             2/2      312        20512  11.8 MiB  848.8 MiB
+dns      [2001:db8:0:1::116]:53  udp    maglev         0/1        0            0       0 B        0 B
+");
+    }
+
+    #[test]
     fn none() {
         assert_eq!(render(&vec![], None, Look::default()), "no services\n");
     }
