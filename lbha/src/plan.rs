@@ -84,6 +84,9 @@ pub fn plan(config: &Config, state: &NetState, ports: &Ports, lingering: &[Prefi
     for service in &config.services {
         planner.service(config, service);
     }
+    if !config.masquerades.is_empty() || !config.forwards.is_empty() {
+        planner.warn("masquerades and forwards have no effect yet".into());
+    }
     for &(addr, len) in lingering {
         if let Some(hop) = planner.hop_to(addr) {
             planner.plan.desired.lingering.insert((addr, len), hop);

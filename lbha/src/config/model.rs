@@ -400,15 +400,15 @@ pub const DEFAULT_RUNTIME_DIR: &str = "/run/lbha";
 /// The admin socket's name in the runtime directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
+/// Services and forwards together.
 pub const MAX_SERVICES: usize = 4096;
 pub const MAX_SERVERS: usize = 255;
 pub const MAX_WEIGHT: u16 = 256;
-pub const MAX_MASQUERADES: usize = 64;
-/// Prefixes over all masquerades.
-pub const MAX_MASQUERADE_SOURCES: usize = 1024;
+pub const MAX_MASQUERADES: usize = 256;
+/// Networks over all masquerades.
+pub const MAX_MASQUERADE_SOURCES: usize = 4096;
 /// Addresses of each family that one masquerade may use.
 pub const MAX_MASQUERADE_ADDRESSES: usize = 8;
-pub const MAX_FORWARDS: usize = 4096;
 /// RFC 9293 §3.7.1: what a host assumes that is told nothing.
 pub const MIN_MSS: u16 = 536;
 /// The largest IPv4 packet without its headers.
