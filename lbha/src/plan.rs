@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use lbha_common::{addr::Be16, flow::side, nexthop::Tag, service::pick, wire::proto};
@@ -84,6 +84,9 @@ pub fn plan(config: &Config, state: &NetState, ports: &Ports, lingering: &[Prefi
     for service in &config.services {
         planner.service(config, service);
     }
+    if !config.masquerades.is_empty() || !config.forwards.is_empty() {
+        planner.warn("masquerades and forwards have no effect yet".into());
+    }
     for &(addr, len) in lingering {
         if let Some(hop) = planner.hop_to(addr) {
             planner.plan.desired.lingering.insert((addr, len), hop);
@@ -93,12 +96,14 @@ pub fn plan(config: &Config, state: &NetState, ports: &Ports, lingering: &[Prefi
     planner.plan
 }
 
-pub fn service_id(service: &ServiceConfig) -> ServiceId {
+/// How the datapath knows a service; `None` for one over IPv6, which it does not know yet.
+pub fn service_id(service: &ServiceConfig) -> Option<ServiceId> {
+    let IpAddr::V4(vip) = service.vip else { return None };
     let protocol = match service.protocol {
         Protocol::Tcp => proto::TCP,
         Protocol::Udp => proto::UDP,
     };
-    ServiceId { vip: service.vip, port: service.port, protocol }
+    Some(ServiceId { vip, port: service.port, protocol })
 }
 
 struct Planner<'a> {
@@ -184,13 +189,18 @@ impl Planner<'_> {
     }
 
     fn service(&mut self, config: &Config, service: &ServiceConfig) {
-        let id = service_id(service);
+        let Some(id) = service_id(service) else {
+            self.warn(format!("service {} is not served yet: it is over IPv6", service.name));
+            return;
+        };
         let Some(pool) = config.pool(&service.pool) else { return };
         let ports = config.datapath.fullnat_ports;
         let mut servers = Vec::new();
         for server in &pool.servers {
-            let source = self.source_for(server.address);
-            self.server_hop(server.address, &format!("{}/{}", pool.name, server.name));
+            // A pool's servers are of its services' family.
+            let IpAddr::V4(address) = server.address else { return };
+            let source = self.source_for(address);
+            self.server_hop(address, &format!("{}/{}", pool.name, server.name));
             if source.is_none() && service.mode == Mode::Fullnat {
                 self.warn(format!(
                     "no address of ours on the side of {}/{}: connections to it are refused",
@@ -198,7 +208,7 @@ impl Planner<'_> {
                 ));
             }
             servers.push(Server {
-                address: server.address,
+                address,
                 port: server.port.unwrap_or(service.port),
                 keep_client: service.mode == Mode::Nat,
                 source,

@@ -56,7 +56,7 @@ impl View for Fake {
             let FlowQuery { limit: _, service, server, client, state } = query;
             (service.is_none() || *service == flow.service)
                 && (server.is_none() || *server == flow.server)
-                && client.is_none_or(|client| client == *flow.client.ip())
+                && client.is_none_or(|client| client == flow.client.ip())
                 && state.as_ref().is_none_or(|state| *state == flow.state)
         });
         let limit = query.limit.unwrap_or(usize::MAX);

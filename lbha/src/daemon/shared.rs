@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -65,8 +65,8 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub fn address(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.key.address, self.key.port)
+    pub fn address(&self) -> SocketAddr {
+        SocketAddrV4::new(self.key.address, self.key.port).into()
     }
 }
 
@@ -119,13 +119,14 @@ impl Shared {
     pub fn set_plan(&self, config: &Config, plan: &Plan, applier: &Applier) {
         let mut backends = HashMap::new();
         for service in &config.services {
-            let id = service_id(service);
+            let Some(id) = service_id(service) else { continue };
             let Some(pool) = config.pool(&service.pool) else { continue };
             for server in &pool.servers {
                 let port = server.port.unwrap_or(service.port);
-                let key = BackendKey { service: id, address: server.address, port };
+                let IpAddr::V4(address) = server.address else { continue };
+                let key = BackendKey { service: id, address, port };
                 let Some(index) = applier.backend_id(&key) else { continue };
-                let hop = plan.desired.hops.get(&(server.address, 32));
+                let hop = plan.desired.hops.get(&(address, 32));
                 let backend = Backend {
                     key,
                     service: Some(service.name.clone()),
@@ -171,7 +172,7 @@ fn add_retired(state: &mut State, applier: &Applier) {
         .config
         .iter()
         .flat_map(|config| &config.services)
-        .map(|service| (service_id(service), service.name.clone()))
+        .filter_map(|service| Some((service_id(service)?, service.name.clone())))
         .collect();
     for (key, index) in applier.retired_backends() {
         let backend = Backend {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use lbha_common::{
@@ -87,7 +87,8 @@ impl View for Shared {
             let id = service_id(service);
             let mut traffic = types::Traffic::default();
             let (mut servers, mut usable) = (0, 0);
-            for (index, backend) in state.backends.iter().filter(|(_, b)| b.key.service == id) {
+            for (index, backend) in state.backends.iter().filter(|(_, b)| Some(b.key.service) == id)
+            {
                 add(&mut traffic, &self.traffic(&state, *index));
                 if !backend.retired {
                     servers += 1;
@@ -122,7 +123,7 @@ impl View for Shared {
         let position = |backend: &Backend| {
             let config = state.config.as_ref()?;
             let service =
-                config.services.iter().position(|s| service_id(s) == backend.key.service)?;
+                config.services.iter().position(|s| service_id(s) == Some(backend.key.service))?;
             let pool = config.pool(&config.services[service].pool)?;
             let server = pool.servers.iter().position(|s| Some(&s.name) == backend.server.as_ref());
             Some((service, server.unwrap_or(usize::MAX)))
@@ -141,7 +142,7 @@ impl View for Shared {
                     weight: backend.weight,
                     state: state_of(backend).into(),
                     mac: backend.mac.map(|mac| Mac(mac).to_string()),
-                    source: backend.source,
+                    source: backend.source.map(IpAddr::V4),
                     share: if total == 0 { 0.0 } else { traffic.connections as f64 / total as f64 },
                     traffic,
                 }
@@ -279,7 +280,7 @@ impl Shared {
         let peer_seen = table.entries.get(&key.peer(entry), 0).map_or(0, |peer| peer.last_seen);
         let idle = age(now, entry.last_seen.max(peer_seen));
         let idle_seconds = seconds(idle);
-        let socket = |addr: Ipv4Addr, port| SocketAddrV4::new(addr, port);
+        let socket = |addr: Ipv4Addr, port| SocketAddr::new(addr.into(), port);
         types::Flow {
             protocol: if key.proto == proto::TCP { "tcp" } else { "udp" }.into(),
             state: phase.as_str().into(),
@@ -312,7 +313,7 @@ fn matches(
     };
     is(service, backend.and_then(|b| b.service.as_ref()))
         && is(server, backend.and_then(|b| b.server.as_ref()))
-        && client.is_none_or(|client| Ipv4Addr::from(key.saddr) == client)
+        && client.is_none_or(|client| IpAddr::from(Ipv4Addr::from(key.saddr)) == client)
         && state.as_ref().is_none_or(|state| state == phase.as_str())
 }
 

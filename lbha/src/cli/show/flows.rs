@@ -90,6 +90,22 @@ the first 2 only: --limit shows more, filters show fewer
     }
 
     #[test]
+    fn both_families() {
+        let mut flows = testing::flows();
+        let flow = &mut flows.flows[0];
+        flow.client = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
+        flow.vip = "[2001:db8::116]:80".parse().unwrap();
+        flow.source = "[fd00:1::1]:1024".parse().unwrap();
+        flow.destination = "[fd00:1::10]:80".parse().unwrap();
+        let look = Look { wide: true, ..Look::default() };
+        assert_eq!(render(&flows, look), "\
+PROTO  STATE        SERVICE  SERVER  CLIENT                                          VIP                 SOURCE            DESTINATION        AGE  IDLE  EXPIRES
+tcp    established  www      web1    [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535  [2001:db8::116]:80  [fd00:1::1]:1024  [fd00:1::10]:80  3m12s    4s   23h59m
+tcp    syn          -        -       198.51.100.23:40001                             147.75.78.116:80    192.168.1.2:1025  192.168.1.11:80     0s    0s      10s
+");
+    }
+
+    #[test]
     fn none() {
         assert_eq!(render(&Flows::default(), Look::default()), "no connections\n");
     }
