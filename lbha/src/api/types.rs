@@ -20,8 +20,12 @@ pub struct Status {
     /// What an operator should look at, in words: generic mode, unresolved neighbours, no source address.
     pub warnings: Vec<String>,
     pub interfaces: Vec<Interface>,
+    /// Over IPv4.
     pub flow_table: Table,
     pub half_open_table: Table,
+    /// The same over IPv6.
+    pub flow_table_v6: Table,
+    pub half_open_table_v6: Table,
     pub services: usize,
     pub servers: usize,
 }
@@ -132,15 +136,18 @@ pub struct Flows {
 /// A connection.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Flow {
+    /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// `syn`, `established`, `fin_wait`, `time_wait`, `reset`, `unreplied` or `udp`.
+    /// `syn`, `established`, `fin_wait`, `time_wait`, `reset`, `unreplied`, `udp`, `opening`, `closing` or `icmp`.
     pub state: String,
-    /// `None` when the service is no longer configured.
+    /// Name of the service or forward; `None` when it is no longer configured.
     pub service: Option<String>,
     pub server: Option<String>,
+    /// Of masqueraded connections: the sources of the rule. Their client is inside, and `vip` the remote host.
+    pub masquerade: Option<String>,
     pub client: SocketAddr,
     pub vip: SocketAddr,
-    /// What the server sees as the client.
+    /// What the server, or the remote host, sees as the client.
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub age_seconds: u64,

@@ -15,7 +15,7 @@ use lbha_common::{
     masquerade::{Binding, BindingKey, end},
 };
 
-use super::{has_passed, usage::Usage};
+use super::{Externals, has_passed, usage::Usage};
 use crate::datapath::{batch::Walk, family::Family, tables::Table};
 
 type Bound<A> = Table<BindingKey<A>, Binding<A>>;
@@ -33,7 +33,7 @@ type Used = bool;
 
 impl<A: Family> Bindings<A> {
     /// All bindings. Those with an external address that is none of ours any more are removed at once.
-    pub fn read(table: &mut Bound<A>, externals: &HashSet<A>) -> io::Result<Self> {
+    pub fn read(table: &mut Bound<A>, externals: &Externals) -> io::Result<Self> {
         let (mut inside, mut outside) = (HashMap::new(), HashMap::new());
         let mut walk = Walk::<BindingKey<A>, Binding<A>>::default();
         while let Some(batch) = walk.next_batch(&table.data)? {
@@ -45,7 +45,8 @@ impl<A: Family> Bindings<A> {
                 }
             }
         }
-        inside.retain(|key, (binding, _)| {
+        let externals: HashSet<A> = externals.of();
+        inside.retain(|key, (binding, _): &mut (Binding<A>, Used)| {
             let ours = externals.contains(&binding.addr);
             if !ours {
                 // What is gone already is what was wanted, here and below.

@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
     net::IpAddr,
+    sync::{PoisonError, RwLock},
     time::Duration,
 };
 
@@ -140,6 +141,33 @@ impl Sweep {
     }
 }
 
+/// The external addresses of all masquerade rules. An address is added before the rule that uses it is written, and
+/// removed after: whoever looks here *after* it has seen a connection finds the connection's address, or it has left.
+#[derive(Debug, Default)]
+pub struct Externals(RwLock<BTreeSet<IpAddr>>);
+
+impl Externals {
+    pub fn new(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self(RwLock::new(addresses.into_iter().collect()))
+    }
+
+    pub fn add(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(addresses);
+    }
+
+    /// Says whether any address has left.
+    pub fn replace(&self, addresses: BTreeSet<IpAddr>) -> bool {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, addresses);
+        !before.is_subset(&current)
+    }
+
+    fn of<A: Family>(&self) -> HashSet<A> {
+        let addresses = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.iter().copied().filter_map(A::of).collect()
+    }
+}
+
 /// Goes through all tables once and removes what has ended: what was idle for too long, and masqueraded connections whose
 /// external address is not among `externals`, since their answers can't come here any more, and a source that goes on
 /// sending has to get a new one. `pause` is called between batches and may wait; when it says `false` the sweep is given
@@ -147,7 +175,7 @@ impl Sweep {
 pub fn sweep(
     tables: &mut FlowTables,
     timeouts: &Timeouts,
-    externals: &BTreeSet<IpAddr>,
+    externals: &Externals,
     number: u64,
     mut pause: impl FnMut() -> bool,
 ) -> io::Result<Option<Sweep>> {
@@ -165,16 +193,15 @@ pub fn sweep(
 fn sweep_family<A: Family>(
     tables: &mut FamilyFlows<A>,
     timeouts: &Timeouts,
-    externals: &BTreeSet<IpAddr>,
+    externals: &Externals,
     result: &mut Sweep,
     pause: &mut impl FnMut() -> bool,
 ) -> io::Result<Option<(FamilyInUse, Count)>> {
-    let externals: HashSet<A> = externals.iter().copied().filter_map(A::of).collect();
     let mut tally = Tally {
         // Before the walk: what begins during it may be counted twice, and is not missed.
         sources: Sources::read(&tables.begun)?,
         // Before connections are ended: what their sources send then must not find the binding that they had.
-        bindings: Bindings::read(&mut tables.bindings, &externals)?,
+        bindings: Bindings::read(&mut tables.bindings, externals)?,
         usage: Usage::default(),
         in_use: FamilyInUse::default(),
         count: Count::default(),
@@ -186,6 +213,7 @@ fn sweep_family<A: Family>(
             let table = if half_open { &tables.half_open } else { &tables.flows };
             let now = now();
             let Some(batch) = walk.next_batch(&table.data)? else { break };
+            let externals: HashSet<A> = externals.of();
             for (key, entry) in batch {
                 result.in_use.owners.insert(entry.backend);
                 // The other direction's too: its entry may have been evicted, and is made again from this one.
