@@ -1,5 +1,7 @@
 //! Tests of the reduction of routes and neighbours to what two ports need.
 
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -9,13 +11,13 @@ const PUBLIC: u32 = 2;
 const PRIVATE: u32 = 3;
 const OTHER: u32 = 4;
 
-fn ip(s: &str) -> Ipv4Addr {
+fn ip(s: &str) -> IpAddr {
     s.parse().unwrap()
 }
 
-fn net(s: &str) -> Ipv4Prefix {
+fn net(s: &str) -> IpPrefix {
     let (addr, len) = s.split_once('/').unwrap();
-    Ipv4Prefix::new(ip(addr), len.parse().unwrap()).unwrap()
+    IpPrefix::new(ip(addr), len.parse().unwrap()).unwrap()
 }
 
 fn port(index: u32) -> Port {
@@ -52,7 +54,7 @@ fn hop(ifindex: u32, gateway: &str) -> NextHop {
 }
 
 fn unicast(next_hops: Vec<NextHop>) -> Route {
-    Route { kind: RouteKind::Unicast, next_hops, preferred_source: None }
+    Route { next_hops, ..Route::default() }
 }
 
 fn add_route(state: &mut NetState, dst: &str, metric: u32, route: Route) {
@@ -62,7 +64,10 @@ fn add_route(state: &mut NetState, dst: &str, metric: u32, route: Route) {
 
 fn add_address(state: &mut NetState, index: u32, cidr: &str, secondary: bool, scope: Scope) {
     let addr = ip(cidr.split_once('/').unwrap().0);
-    state.apply(Event::NewAddress(index, Address { addr, prefix: net(cidr), secondary, scope }));
+    state.apply(Event::NewAddress(
+        index,
+        Address { addr, prefix: net(cidr), secondary, usable: true, scope },
+    ));
 }
 
 fn fib(state: &NetState) -> Fib {
@@ -108,7 +113,7 @@ fn a_blackhole_hides_what_covers_it() {
     for kind in [RouteKind::Blackhole, RouteKind::Unreachable, RouteKind::Prohibit] {
         let mut s = state();
         add_route(&mut s, "0.0.0.0/0", 0, unicast(vec![hop(PUBLIC, "192.0.2.1")]));
-        let route = Route { kind, next_hops: vec![], preferred_source: None };
+        let route = Route { kind, ..Route::default() };
         add_route(&mut s, "10.0.0.0/8", 0, route);
         assert_eq!(fib(&s).lookup(ip("10.1.1.1")), Some(RouteTarget::Unreachable));
         assert_eq!(fib(&s).lookup(ip("11.1.1.1")), gateway(Side::Public, "192.0.2.1"));
@@ -138,9 +143,15 @@ fn a_route_that_the_datapath_cannot_serve_is_unreachable() {
     let mut s = state();
     let encap = NextHop { encap: true, ..hop(PUBLIC, "192.0.2.1") };
     add_route(&mut s, "10.0.0.0/8", 0, unicast(vec![encap]));
-    add_route(&mut s, "11.0.0.0/8", 0, unicast(vec![hop(PUBLIC, "fe80::1")]));
     assert_eq!(fib(&s).lookup(ip("10.0.0.1")), Some(RouteTarget::Unreachable));
-    assert_eq!(fib(&s).lookup(ip("11.0.0.1")), Some(RouteTarget::Unreachable));
+}
+
+#[test]
+fn an_ipv4_route_may_lead_through_an_ipv6_gateway() {
+    let mut s = state();
+    add_route(&mut s, "10.0.0.0/8", 0, unicast(vec![hop(PUBLIC, "fe80::1")]));
+    assert_eq!(fib(&s).lookup(ip("10.0.0.1")), gateway(Side::Public, "fe80::1"));
+    assert_eq!(fib(&s).next_hop(ip("10.0.0.1")), Some((Side::Public, ip("fe80::1"))));
 }
 
 #[test]
@@ -183,7 +194,7 @@ fn only_neighbours_that_packets_may_be_sent_to_count() {
         (9, Nud::None),
     ] {
         let neighbour = Neighbour { mac: Some(mac), nud };
-        s.apply(Event::NewNeighbour(PRIVATE, Ipv4Addr::new(192, 168, 1, last), neighbour));
+        s.apply(Event::NewNeighbour(PRIVATE, IpAddr::from([192, 168, 1, last]), neighbour));
     }
     let multicast = Neighbour { mac: Some([1, 0, 0x5e, 0, 0, 1]), nud: Nud::NoArp };
     s.apply(Event::NewNeighbour(PUBLIC, ip("224.0.0.1"), multicast));
@@ -191,7 +202,7 @@ fn only_neighbours_that_packets_may_be_sent_to_count() {
     s.apply(Event::NewNeighbour(OTHER, ip("10.9.9.9"), foreign));
     let fib = fib(&s);
     let expected: BTreeMap<_, _> =
-        (1..=6).map(|last| ((Side::Private, Ipv4Addr::new(192, 168, 1, last)), mac)).collect();
+        (1..=6).map(|last| ((Side::Private, IpAddr::from([192, 168, 1, last])), mac)).collect();
     assert_eq!(fib.neighbours, expected);
 }
 
@@ -235,39 +246,66 @@ fn a_side_without_addresses_has_no_source() {
     assert_eq!(fib(&s).source_for(&s, Side::Private, ip("192.168.1.9")), None);
 }
 
-fn any_targets() -> impl Strategy<Value = BTreeMap<Ipv4Prefix, RouteTarget>> {
-    // Few distinct bits and targets, so that prefixes nest and agree often.
-    let prefix = (any::<u32>(), 0u8..=32)
-        .prop_map(|(bits, len)| Ipv4Prefix::new((bits & 0xc300_0003).into(), len).unwrap());
+/// Few distinct bits, so that prefixes nest and agree often: at both ends of an address of either family.
+fn any_addr() -> impl Strategy<Value = IpAddr> {
+    (any::<bool>(), any::<u32>()).prop_map(|(v4, bits)| {
+        let bits = bits & 0xc300_0003;
+        if v4 {
+            Ipv4Addr::from(bits).into()
+        } else {
+            Ipv6Addr::from(u128::from(bits) << 96 | u128::from(bits & 3)).into()
+        }
+    })
+}
+
+fn any_targets() -> impl Strategy<Value = BTreeMap<IpPrefix, RouteTarget>> {
+    let prefix = (any_addr(), any::<u8>()).prop_map(|(addr, len)| {
+        IpPrefix::new(addr, len % (IpPrefix::host(addr).len() + 1)).unwrap()
+    });
     let target = prop_oneof![
         Just(RouteTarget::Unreachable),
         Just(RouteTarget::OnLink { side: Side::Private }),
-        (1u32..3).prop_map(|g| RouteTarget::Gateway { side: Side::Public, gateway: g.into() }),
+        (1u8..3).prop_map(|g| RouteTarget::Gateway {
+            side: Side::Public,
+            gateway: [0, 0, 0, g].into()
+        }),
     ];
     prop::collection::btree_map(prefix, target, 0..40)
 }
 
 /// The longest prefix by looking at all of them.
-fn naive(targets: &BTreeMap<Ipv4Prefix, RouteTarget>, addr: Ipv4Addr) -> Option<RouteTarget> {
+fn naive(targets: &BTreeMap<IpPrefix, RouteTarget>, addr: IpAddr) -> Option<RouteTarget> {
     let matching = targets.iter().filter(|(prefix, _)| prefix.contains(addr));
     matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, target)| *target)
+}
+
+/// The first and the last address of a prefix, and the one before it.
+fn edges(prefix: IpPrefix) -> [IpAddr; 3] {
+    match prefix.addr() {
+        IpAddr::V4(addr) => {
+            let (first, rest) = (addr.to_bits(), u32::MAX.checked_shr(prefix.len().into()));
+            [first, first | rest.unwrap_or(0), first.wrapping_sub(1)]
+                .map(|a| Ipv4Addr::from(a).into())
+        }
+        IpAddr::V6(addr) => {
+            let (first, rest) = (addr.to_bits(), u128::MAX.checked_shr(prefix.len().into()));
+            [first, first | rest.unwrap_or(0), first.wrapping_sub(1)]
+                .map(|a| Ipv6Addr::from(a).into())
+        }
+    }
 }
 
 proptest! {
     #[test]
     fn aggregation_changes_no_lookup(
         targets in any_targets(),
-        addrs in prop::collection::vec(any::<u32>(), 64),
+        addrs in prop::collection::vec(any_addr(), 64),
     ) {
         let fib = Fib { routes: aggregate(targets.clone()), ..Fib::default() };
         prop_assert!(fib.routes.len() <= targets.len());
-        let near = addrs.iter().map(|bits| Ipv4Addr::from(bits & 0xc300_0003));
-        let edges = targets.keys().flat_map(|prefix| {
-            let first = prefix.addr().to_bits();
-            [first, first.wrapping_sub(1), first | (u32::MAX.checked_shr(prefix.len().into()).unwrap_or(0))]
-        });
-        for addr in near.chain(edges.map(Ipv4Addr::from)) {
-            prop_assert_eq!(fib.lookup(addr), naive(&targets, addr), "{}", addr);
+        for addr in addrs.into_iter().chain(targets.keys().copied().flat_map(edges)) {
+            let expected = if is_of_the_link(IpPrefix::host(addr)) { None } else { naive(&targets, addr) };
+            prop_assert_eq!(fib.lookup(addr), expected, "{}", addr);
         }
     }
 

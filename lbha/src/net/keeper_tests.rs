@@ -5,7 +5,8 @@ use crate::net::arp::BROADCAST;
 use crate::net::state::{Event, Link, Neighbour};
 
 const DEV: IfIndex = 2;
-const ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const ADDR_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const ADDR: IpAddr = IpAddr::V4(ADDR_V4);
 const OLD: Mac = [2, 0, 0, 0, 0, 1];
 const NEW: Mac = [2, 0, 0, 0, 0, 2];
 
@@ -46,7 +47,8 @@ impl Bench {
     }
 
     fn reply(&mut self, mac: Mac) {
-        self.keeper.handle_reply(DEV, ADDR, mac, self.now);
+        let answer = Answer { mac: Some(mac), overrides: true };
+        self.keeper.handle_answer(DEV, ADDR, answer, self.now);
         assert_eq!(self.poll(), []);
     }
 
@@ -56,7 +58,7 @@ impl Bench {
 }
 
 fn request(to: Mac) -> Probe {
-    Probe::Request { ifindex: DEV, addr: ADDR, source: Ipv4Addr::UNSPECIFIED, to }
+    Probe::Request { ifindex: DEV, addr: ADDR_V4, source: Ipv4Addr::UNSPECIFIED, to }
 }
 
 fn resolve() -> [Probe; 2] {
@@ -162,10 +164,14 @@ fn static_entries_and_links_that_are_down_are_left_alone() {
 #[test]
 fn the_source_is_what_the_watch_says() {
     let mut b = Bench::new();
-    let source = Some(Ipv4Addr::new(10, 0, 0, 1));
-    b.keeper.watch(&BTreeSet::from([Watch { ifindex: DEV, addr: ADDR, source }]));
+    let source = Ipv4Addr::new(10, 0, 0, 1);
+    b.keeper.watch(&BTreeSet::from([Watch {
+        ifindex: DEV,
+        addr: ADDR,
+        source: Some(source.into()),
+    }]));
     let Probe::Request { source: from, .. } = b.poll()[1] else { panic!("no request") };
-    assert_eq!(Some(from), source);
+    assert_eq!(from, source);
 }
 
 #[test]
@@ -174,7 +180,7 @@ fn a_new_set_keeps_the_schedule_of_those_that_stay() {
     b.neighbour(Some(OLD), Nud::Reachable);
     b.poll();
     let due = b.keeper.poll_timeout();
-    let watch = |last| Watch { ifindex: DEV, addr: Ipv4Addr::new(10, 0, 0, last), source: None };
+    let watch = |last| Watch { ifindex: DEV, addr: IpAddr::from([10, 0, 0, last]), source: None };
     b.keeper.watch(&BTreeSet::from([watch(2), watch(3)]));
     let probes = b.poll();
     assert!(probes.iter().all(|p| *p != request(OLD)) && probes.len() == 2, "{probes:?}");
@@ -187,7 +193,7 @@ fn a_new_set_keeps_the_schedule_of_those_that_stay() {
 
 #[test]
 fn neighbours_are_spread_over_the_interval() {
-    let mut slots: Vec<Duration> = (0..64).map(|i| spread(Ipv4Addr::new(10, 0, 0, i))).collect();
+    let mut slots: Vec<Duration> = (0..64).map(|i| spread(IpAddr::from([10, 0, 0, i]))).collect();
     slots.sort();
     slots.dedup();
     assert_eq!(slots.len(), 64);

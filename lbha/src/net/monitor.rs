@@ -286,25 +286,28 @@ async fn finished(dump: &mut Option<Dump>) -> Result<NetState, MonitorError> {
     }
 }
 
-/// Reads all tables, links first: everything else refers to them.
+/// Reads all tables, links first: everything else refers to them. A kernel without IPv6 answers for that family with
+/// what it has for all of them, which says nothing new.
 async fn dump(requests: Handle) -> Result<NetState, MonitorError> {
     let mut links = LinkMessage::default();
     // Statistics are most of a link's message, and of no use here.
     links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let mut addresses = AddressMessage::default();
-    addresses.header.family = AddressFamily::Inet;
-    let mut neighbours = NeighbourMessage::default();
-    neighbours.header.family = AddressFamily::Inet;
-    let mut routes = RouteMessage::default();
-    routes.header.address_family = AddressFamily::Inet;
-
     let mut state = NetState::default();
-    for (table, request) in [
-        ("interfaces", RouteNetlinkMessage::GetLink(links)),
-        ("addresses", RouteNetlinkMessage::GetAddress(addresses)),
-        ("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)),
-        ("routes", RouteNetlinkMessage::GetRoute(routes)),
-    ] {
+    let mut tables = vec![("interfaces", RouteNetlinkMessage::GetLink(links))];
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut addresses = AddressMessage::default();
+        addresses.header.family = family;
+        let mut neighbours = NeighbourMessage::default();
+        neighbours.header.family = family;
+        let mut routes = RouteMessage::default();
+        routes.header.address_family = family;
+        tables.extend([
+            ("addresses", RouteNetlinkMessage::GetAddress(addresses)),
+            ("neighbours", RouteNetlinkMessage::GetNeighbour(neighbours)),
+            ("routes", RouteNetlinkMessage::GetRoute(routes)),
+        ]);
+    }
+    for (table, request) in tables {
         let events = dump_table(&requests, request)
             .await
             .map_err(|source| MonitorError::Dump { table, source })?;
@@ -447,11 +450,13 @@ fn decode_datagram(mut datagram: &[u8], batch: &mut Vec<Event>) -> bool {
     true
 }
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Route,
     MulticastGroup::Nexthop,
 ];
 const RTM_NEWNEXTHOP: u16 = 104;

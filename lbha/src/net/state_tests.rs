@@ -4,13 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn ip(s: &str) -> Ipv4Addr {
+fn ip(s: &str) -> IpAddr {
     s.parse().unwrap()
 }
 
-fn net(s: &str) -> Ipv4Prefix {
+fn net(s: &str) -> IpPrefix {
     let (addr, len) = s.split_once('/').unwrap();
-    Ipv4Prefix::new(ip(addr), len.parse().unwrap()).unwrap()
+    IpPrefix::new(ip(addr), len.parse().unwrap()).unwrap()
 }
 
 fn link(index: u32, up: bool) -> Link {
@@ -19,7 +19,8 @@ fn link(index: u32, up: bool) -> Link {
 
 fn address(cidr: &str) -> Address {
     let addr = ip(cidr.split_once('/').unwrap().0);
-    Address { addr, prefix: net(cidr), secondary: false, scope: Scope::Global }
+    let scope = if net("fe80::/10").contains(addr) { Scope::Link } else { Scope::Global };
+    Address { addr, prefix: net(cidr), secondary: false, usable: true, scope }
 }
 
 fn key(dst: &str, metric: u32) -> RouteKey {
@@ -32,7 +33,9 @@ fn via(hops: &[(u32, &str)]) -> Route {
         gateway: Some(gateway.parse().unwrap()),
         encap: false,
     });
-    Route { kind: RouteKind::Unicast, next_hops: next_hops.collect(), preferred_source: None }
+    let next_hops: Vec<NextHop> = next_hops.collect();
+    let joins = next_hops[0].gateway.is_some_and(|gateway| gateway.is_ipv6());
+    Route { next_hops, joins, ..Route::default() }
 }
 
 fn reachable(last: u8) -> Neighbour {
@@ -191,7 +194,7 @@ fn equal_tables_are_shared_after_a_dump() {
 fn any_event() -> impl Strategy<Value = Event> {
     let index = 2u32..4;
     let neighbour = (index.clone(), 1u8..4, any::<bool>(), 1u8..4).prop_map(|(i, a, new, mac)| {
-        let addr = Ipv4Addr::new(10, 0, 0, a);
+        let addr = IpAddr::from([10, 0, 0, a]);
         if new {
             Event::NewNeighbour(i, addr, reachable(mac))
         } else {
