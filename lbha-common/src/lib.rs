@@ -20,6 +20,7 @@ pub mod nexthop;
 pub mod select;
 pub mod service;
 pub mod stats;
+pub mod tail;
 pub mod time;
 #[cfg(feature = "user")]
 mod user;

@@ -20,6 +20,8 @@ use lbha_common::flow::side::{PRIVATE, PUBLIC};
 use crate::{
     access::{load, store, within},
     datapath,
+    maps::INTERFACE_STATS,
+    verdict,
 };
 
 #[btf_map]
@@ -100,12 +102,24 @@ macro_rules! rounds {
 }
 
 rounds! {
-    public: datapath::run::<PUBLIC, false>;
-    private: datapath::run::<PRIVATE, false>;
+    public: measured::<PUBLIC>;
+    private: measured::<PRIVATE>;
     nop: |_: &XdpContext| xdp_action::XDP_PASS;
     floor: |ctx: &XdpContext| {
         if within(ctx.data(), 34, ctx.data_end()) { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
     };
+}
+
+/// The whole program on one packet, its count included. IPv4 without the hand-over to other programs, which a callback
+/// can't do.
+#[inline(always)]
+fn measured<const SIDE: u8>(ctx: &XdpContext) -> u32 {
+    let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let verdict = datapath::begin::<SIDE, false>(ctx, stats);
+    datapath::count(verdict, stats);
+    verdict::action(verdict)
 }
 
 /// Puts the frame back as it was, from this round's client.

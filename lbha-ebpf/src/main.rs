@@ -1,4 +1,5 @@
-//! The XDP program's entry points: one a side, each with and without support for multi-buffer packets.
+//! The XDP program's entry points: one a side, each with and without support for multi-buffer packets, and the programs
+//! that they hand packets to.
 //!
 //! A packet's way is in `datapath.rs`; everything it does that does not touch a packet or a map is in `lbha-common`.
 #![no_std]
@@ -16,13 +17,20 @@ mod atomic;
 mod bench;
 mod clock;
 mod datapath;
+mod family;
 mod forward;
 mod half_open;
+mod ipv4;
+mod ipv6;
 mod maps;
+mod masquerade;
+mod mss;
 mod open;
 mod parse;
+mod route;
 mod track;
 mod verdict;
+mod workspace;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use lbha_common::flow::side::{PRIVATE, PUBLIC};
@@ -49,6 +57,26 @@ pub fn lbha_public_mb(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn lbha_private_mb(ctx: XdpContext) -> u32 {
     datapath::run::<PRIVATE, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_ipv6_public(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PUBLIC, false>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_ipv6_private(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PRIVATE, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_ipv6_public_mb(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PUBLIC, true>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_ipv6_private_mb(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PRIVATE, true>(&ctx)
 }
 
 #[cfg(not(test))]

@@ -18,10 +18,12 @@ pub struct Sizes {
 
 impl Sizes {
     /// Entries by map: a connection has one a direction.
-    fn entries(self) -> [(&'static str, &'static str, u32); 2] {
+    fn entries(self) -> [(&'static str, &'static str, u32); 4] {
         [
             ("FLOWS4", "max_connections", self.max_connections.saturating_mul(2)),
             ("HALF_OPEN4", "max_half_open", self.max_half_open.saturating_mul(2)),
+            ("FLOWS6", "max_connections", self.max_connections.saturating_mul(2)),
+            ("HALF_OPEN6", "max_half_open", self.max_half_open.saturating_mul(2)),
         ]
     }
 }

@@ -1,0 +1,90 @@
+//! What outlives a function call on a packet: per-CPU rooms, and what each of them is for.
+//!
+//! XDP programs do not nest on a CPU, so a per-CPU slot belongs to the packet that is being worked on.
+
+use lbha_common::{
+    addr::Addr,
+    flow::{Flow, FlowKey},
+    nat::PortProbe,
+};
+
+use crate::{parse::Packet, verdict::Verdict};
+
+/// A packet without a confirmed connection, and the room to work on it.
+#[repr(C, align(8))]
+pub struct Work<A> {
+    pub key: FlowKey<A>,
+    /// The translation, once there is one.
+    pub flow: Flow<A>,
+    /// The other direction.
+    pub other_key: FlowKey<A>,
+    pub other: Flow<A>,
+    pub probe: PortProbe,
+    pub now: u32,
+    /// TCP sequence and acknowledgement numbers.
+    pub seq: u32,
+    pub ack: u32,
+    /// What became of the search for a port, see [`outcome`].
+    pub outcome: u32,
+    /// A closing connection's port, to fall back on.
+    pub reusable: u32,
+    /// Port and start of the oldest half-open connection among those in the way, to fall back on after that. Port 0: none.
+    pub oldest: u32,
+    pub oldest_created: u32,
+    /// IP packet length.
+    pub total_len: u32,
+    /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
+    pub fault: Verdict,
+    /// Index of the masquerade rule.
+    pub rule: u32,
+    pub tcp_flags: u8,
+    pub _pad: [u8; 7],
+}
+
+/// Values of [`Work::outcome`].
+pub mod outcome {
+    pub const NONE: u32 = 0;
+    pub const FOUND: u32 = 1;
+    /// The table takes no entry.
+    pub const REFUSED: u32 = 2;
+}
+
+impl<A: Addr> Work<A> {
+    /// Takes down the packet. Translations and the port search are set by whoever needs them.
+    #[inline(always)]
+    pub fn begin(&mut self, key: &FlowKey<A>, now: u32, packet: &Packet, fault: Verdict) {
+        self.key = *key;
+        self.now = now;
+        self.total_len = packet.total_len;
+        self.fault = fault;
+        self.tcp_flags = packet.tcp_flags;
+        self.seq = 0;
+        self.ack = 0;
+    }
+}
+
+/// Bytes of a packet that a program can look at as a whole: an ICMP error, or what one quotes.
+pub const BYTES: usize = 2048;
+
+/// What a program leaves for the one that it hands its packet to. Part of the pinned layout.
+#[repr(C, align(8))]
+pub struct Scratch {
+    /// Side on which the packet came in.
+    pub side: u32,
+    /// The counter that says why it is dropped.
+    pub reason: u32,
+    /// For packets that are too big: what would fit.
+    pub mtu: u32,
+    /// A search through `bytes`: where it has got to, where it ends, and whether it has found what it is for.
+    pub at: u32,
+    pub length: u32,
+    pub found: u32,
+    pub bytes: [u8; BYTES],
+}
+
+/// A token bucket.
+#[repr(C)]
+pub struct Limiter {
+    pub jiffies: u64,
+    pub tokens: u64,
+}
