@@ -10,20 +10,18 @@ use lbha_common::{
     flow::{Flow, FlowKey, side},
     stats::InterfaceStats,
     tail,
-    wire::{ethertype, proto, tcp},
+    wire::ethertype,
 };
 
 use crate::{
-    access::{load, within},
+    access::load,
     clock,
     family::{Family, V4, V6},
     forward::forward,
     maps::{INTERFACE_STATS, INTERFACES, SCRATCH, TAILS, TAILS_MB},
-    open::first_packet,
     parse::{Packet, ethernet},
     track::{self, REOPEN},
     verdict::{self, CONTINUE, Verdict, hand_to, handed_to, stop},
-    workspace::Work,
 };
 
 /// Handles a packet that has just come in: IPv4 here, IPv6 in a program of its own, so that neither pays for the other.
@@ -101,32 +99,21 @@ fn layer3<F: Family, const SIDE: u8, const MULTI_BUFFER: bool>(
     let key = unsafe { key.assume_init_ref() };
     let now = clock::now();
 
-    let flow: *const Flow<F::Addr> = match known::<F>(key, packet.tcp_flags, now) {
-        Some(flow) => flow,
-        None => {
-            let Some(work) = F::workspace().get_ptr_mut(0) else {
-                return stop(Counter::PassUnmatched);
-            };
-            // SAFETY: a per-CPU slot, and XDP programs do not nest: nobody else looks at it during this packet.
-            let work = unsafe { &mut *work };
-            let fault = fault::<F, MULTI_BUFFER>(ctx, &packet, key.proto);
-            work.begin(key, now, &packet, fault);
-            let verdict = unknown::<F>(work, &packet);
-            if verdict != CONTINUE {
-                return verdict;
-            }
-            &raw const work.flow
-        }
+    let Some(flow) = known::<F>(key, packet.tcp_flags, now) else {
+        let Some(work) = F::workspace().get_ptr_mut(0) else {
+            return stop(Counter::PassUnmatched);
+        };
+        let fault = fault::<F, MULTI_BUFFER>(ctx, &packet, key.proto);
+        // SAFETY: a per-CPU slot, and XDP programs do not nest: nobody else looks at it during this packet.
+        unsafe { (*work).begin(key, now, &packet, fault) };
+        return hand_to(F::FIRST_TAIL);
     };
-    if packet.fragment {
-        return stop(Counter::DropFragment);
-    }
     let verdict = F::lengths::<MULTI_BUFFER>(ctx, &packet, key.proto);
     if verdict != CONTINUE {
         return verdict;
     }
-    // SAFETY: a map value or the local entry; values are plain integers, and a concurrent write changes `last_seen` and
-    // `state` only, whole words each.
+    // SAFETY: a map value of plain integers, of which a concurrent write changes `last_seen` and `state` only, whole words
+    // each.
     let flow = unsafe { &*flow };
     forward::<F, MULTI_BUFFER>(ctx, &packet, key.proto, SIDE.into(), flow, stats)
 }
@@ -191,13 +178,14 @@ fn left_alone<F: Family>(program: u32) -> Verdict {
     match program {
         tail::IPV6_PUBLIC | tail::IPV6_PRIVATE => stop(Counter::PassIpv6),
         tail::ICMP4 | tail::ICMP6 => stop(Counter::PassIcmp),
+        tail::FRAGMENT4 | tail::FRAGMENT6 => stop(Counter::PassFragment),
         _ => stop(Counter::DropInternal),
     }
 }
 
 /// A packet of a known connection: one lookup, and a write of `last_seen` once a tick.
 #[inline(always)]
-fn known<F: Family>(
+pub fn known<F: Family>(
     key: &FlowKey<F::Addr>,
     tcp_flags: u8,
     now: u32,
@@ -219,34 +207,14 @@ fn known<F: Family>(
 
 /// What will have the packet dropped whatever its connection, found before it opens or confirms one.
 #[inline(always)]
-fn fault<F: Family, const MULTI_BUFFER: bool>(
+pub fn fault<F: Family, const MULTI_BUFFER: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     protocol: u8,
 ) -> Verdict {
-    if packet.fragment {
-        return stop(Counter::DropFragment);
-    }
     // SAFETY: the IP header is in bounds (Family::tuple).
     if unsafe { load::<u8>(packet.l3 + F::HOP_COUNT) } <= 1 {
         return stop(Counter::DropTtl);
     }
     F::lengths::<MULTI_BUFFER>(ctx, packet, protocol)
-}
-
-/// A packet of no confirmed connection; on `CONTINUE`, `work.flow` says how to translate it.
-#[inline(always)]
-fn unknown<F: Family>(work: &mut Work<F::Addr>, packet: &Packet) -> Verdict {
-    if work.key.proto == proto::TCP {
-        // The verifier has forgotten by now that `tuple` checked this.
-        if !within(packet.l4, tcp::HEADER, packet.end) {
-            return stop(Counter::DropMalformed);
-        }
-        // SAFETY: in bounds, checked above.
-        unsafe {
-            work.seq = u32::from_be(load(packet.l4 + 4));
-            work.ack = u32::from_be(load(packet.l4 + 8));
-        }
-    }
-    first_packet::<F>(work)
 }

@@ -56,6 +56,7 @@ pub trait Family: Sized + 'static {
     const ICMP_TAIL: u32;
     const FRAGMENT_TAIL: u32;
     const ANSWER_TAIL: u32;
+    const FIRST_TAIL: u32;
 
     tables! {
         flows: HashMap<FlowKey<Self::Addr>, Flow<Self::Addr>, 2_097_152>;
@@ -171,6 +172,7 @@ impl Family for V4 {
     const ICMP_TAIL: u32 = tail::ICMP4;
     const FRAGMENT_TAIL: u32 = tail::FRAGMENT4;
     const ANSWER_TAIL: u32 = tail::ANSWER4;
+    const FIRST_TAIL: u32 = tail::FIRST4;
 
     family_tables!(
         Be32,
@@ -236,6 +238,7 @@ impl Family for V6 {
     const ICMP_TAIL: u32 = tail::ICMP6;
     const FRAGMENT_TAIL: u32 = tail::FRAGMENT6;
     const ANSWER_TAIL: u32 = tail::ANSWER6;
+    const FIRST_TAIL: u32 = tail::FIRST6;
 
     family_tables!(
         Be128,

@@ -9,7 +9,7 @@ use lbha_common::{
     csum,
     flow::{Flow4, FlowKey4},
     tail,
-    wire::{IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, UDP_HEADER, proto, tcp},
+    wire::{IPV4_FRAGMENT, IPV4_HEADER, UDP_HEADER, proto, tcp},
 };
 
 use crate::{
@@ -54,8 +54,7 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4
     }
     packet.l4 = l4;
     packet.total_len = u32::from(u16::from_be(total_len));
-    packet.fragment = fragment != 0;
-    if fragment & IPV4_FRAGMENT_OFFSET != 0 {
+    if fragment != 0 {
         return hand_to(tail::FRAGMENT4);
     }
 

@@ -96,7 +96,6 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
         return stop(Counter::PassMalformed);
     }
     packet.total_len = u32::from(u16::from_be(payload_len)) + IPV6_HEADER as u32;
-    packet.fragment = false;
     let mut protocol = next_header;
     let mut l4 = l3 + IPV6_HEADER;
     if protocol != proto::TCP && protocol != proto::UDP {
@@ -109,13 +108,11 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
                 return stop(Counter::PassIpv6);
             }
             // SAFETY: in bounds, checked above.
-            let (offset, id) = unsafe { (load::<u16>(fragment + 2), load::<u32>(fragment + 4)) };
-            if offset & OFFSET != 0 {
+            let offset = unsafe { load::<u16>(fragment + 2) };
+            // A fragment that is the whole is none (RFC 6946).
+            if offset & OFFSET_OR_MORE != 0 {
                 return hand_to(tail::FRAGMENT6);
             }
-            // A fragment that is the whole is none (RFC 6946).
-            packet.fragment = offset & OFFSET_OR_MORE != 0;
-            packet.id = id;
         }
         protocol = headers.protocol;
         l4 = headers.l4;

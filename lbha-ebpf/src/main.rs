@@ -12,14 +12,18 @@
 #![allow(internal_features, reason = "atomic.rs says why; the toolchain is pinned")]
 
 mod access;
+mod answer;
 mod atomic;
 #[cfg(feature = "bench")]
 mod bench;
 mod clock;
 mod datapath;
 mod family;
+mod first;
 mod forward;
+mod fragment;
 mod half_open;
+mod icmp;
 mod ipv4;
 mod ipv6;
 mod maps;
@@ -34,6 +38,8 @@ mod workspace;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use lbha_common::flow::side::{PRIVATE, PUBLIC};
+
+use crate::family::{V4, V6};
 
 /// Internet side.
 #[xdp]
@@ -77,6 +83,86 @@ pub fn lbha_ipv6_public_mb(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn lbha_ipv6_private_mb(ctx: XdpContext) -> u32 {
     datapath::run_ipv6::<PRIVATE, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_first4(ctx: XdpContext) -> u32 {
+    first::run::<V4, false>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_first6(ctx: XdpContext) -> u32 {
+    first::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_first4_mb(ctx: XdpContext) -> u32 {
+    first::run::<V4, true>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_first6_mb(ctx: XdpContext) -> u32 {
+    first::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_icmp4(ctx: XdpContext) -> u32 {
+    icmp::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_icmp4_mb(ctx: XdpContext) -> u32 {
+    icmp::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_icmp6(ctx: XdpContext) -> u32 {
+    icmp::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_icmp6_mb(ctx: XdpContext) -> u32 {
+    icmp::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_fragment4(ctx: XdpContext) -> u32 {
+    fragment::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_fragment4_mb(ctx: XdpContext) -> u32 {
+    fragment::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_fragment6(ctx: XdpContext) -> u32 {
+    fragment::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_fragment6_mb(ctx: XdpContext) -> u32 {
+    fragment::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_answer4(ctx: XdpContext) -> u32 {
+    answer::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_answer4_mb(ctx: XdpContext) -> u32 {
+    answer::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_answer6(ctx: XdpContext) -> u32 {
+    answer::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_answer6_mb(ctx: XdpContext) -> u32 {
+    answer::run::<V6, true>(&ctx)
 }
 
 #[cfg(not(test))]

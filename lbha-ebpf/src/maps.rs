@@ -176,14 +176,15 @@ pub static BACKEND_STATS: PerCpuArray<BackendStats, MAX_BACKENDS> = PerCpuArray:
 pub static EVENTS: RingBuf<Event, 65536> = RingBuf::new();
 
 /// Where first packets are worked on. Not the stack: the verifier follows every stack slot through every path, and the
-/// program comes to more instructions than it accepts; and known connections keep a small stack. Not pinned.
+/// program comes to more instructions than it accepts; and known connections keep a small stack. Part of the
+/// pinned layout, since one program fills it for another.
 #[btf_map]
 pub static WORKSPACE4: PerCpuArray<Work<Be32>, 1> = PerCpuArray::new();
 #[btf_map]
 pub static WORKSPACE6: PerCpuArray<Work<Be128>, 1> = PerCpuArray::new();
 
-/// What a program leaves for the one that it hands its packet to, and room for a packet's bytes. Not pinned: the kernel
-/// resolves map references at load, and both programs are of one load.
+/// What a program leaves for the one that it hands its packet to, and room for a packet's bytes. Pinned: while programs are
+/// replaced, an old one may hand to a new one.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 

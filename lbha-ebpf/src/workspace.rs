@@ -10,17 +10,33 @@ use lbha_common::{
 
 use crate::{parse::Packet, verdict::Verdict};
 
-/// A packet without a confirmed connection, and the room to work on it.
+/// A packet without a confirmed connection, and the room to work on it. The program that parses it fills in the first part
+/// and hands over; part of the pinned layout.
 #[repr(C, align(8))]
 pub struct Work<A> {
     pub key: FlowKey<A>,
+    /// Offsets of the IP header and of layer 4 from the start of the frame.
+    pub l3: u32,
+    pub l4: u32,
+    /// VLAN tags of the frame.
+    pub tags: u32,
+    /// IP packet length.
+    pub total_len: u32,
+    /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
+    pub fault: Verdict,
+    /// Identification, for the first fragment of several.
+    pub id: u32,
+    pub now: u32,
+    pub tcp_flags: u8,
+    /// Not 0 for the first fragment of several.
+    pub fragment: u8,
+    pub _pad: u16,
     /// The translation, once there is one.
     pub flow: Flow<A>,
     /// The other direction.
     pub other_key: FlowKey<A>,
     pub other: Flow<A>,
     pub probe: PortProbe,
-    pub now: u32,
     /// TCP sequence and acknowledgement numbers.
     pub seq: u32,
     pub ack: u32,
@@ -31,14 +47,8 @@ pub struct Work<A> {
     /// Port and start of the oldest half-open connection among those in the way, to fall back on after that. Port 0: none.
     pub oldest: u32,
     pub oldest_created: u32,
-    /// IP packet length.
-    pub total_len: u32,
-    /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
-    pub fault: Verdict,
     /// Index of the masquerade rule.
     pub rule: u32,
-    pub tcp_flags: u8,
-    pub _pad: [u8; 7],
 }
 
 /// Values of [`Work::outcome`].
@@ -50,16 +60,19 @@ pub mod outcome {
 }
 
 impl<A: Addr> Work<A> {
-    /// Takes down the packet. Translations and the port search are set by whoever needs them.
+    /// Takes down the packet. Everything else is set by whoever needs it.
     #[inline(always)]
     pub fn begin(&mut self, key: &FlowKey<A>, now: u32, packet: &Packet, fault: Verdict) {
         self.key = *key;
-        self.now = now;
+        self.l3 = (packet.l3 - packet.data) as u32;
+        self.l4 = (packet.l4 - packet.data) as u32;
+        self.tags = packet.tags;
         self.total_len = packet.total_len;
         self.fault = fault;
+        self.id = packet.id;
+        self.now = now;
         self.tcp_flags = packet.tcp_flags;
-        self.seq = 0;
-        self.ack = 0;
+        self.fragment = u8::from(packet.fragment);
     }
 }
 

@@ -13,7 +13,7 @@ use nix::{
     sys::statfs,
 };
 
-/// Every pinned map. Not pinned: the workspaces, the limiter, the clock, and aya-log's ring.
+/// Every pinned map. Not pinned: the limiter, the clock, and aya-log's ring.
 pub const MAPS: &[&str] = &[
     "FLOWS4",
     "FLOWS6",
@@ -57,6 +57,8 @@ pub const MAPS: &[&str] = &[
     "INTERFACE_STATS",
     "BACKEND_STATS",
     "EVENTS",
+    "WORKSPACE4",
+    "WORKSPACE6",
     "SCRATCH",
 ];
 
