@@ -8,15 +8,19 @@ pub const IPV6_PRIVATE: u32 = 1;
 pub const ICMP4: u32 = 2;
 /// ICMPv6: echo and errors.
 pub const ICMP6: u32 = 3;
-/// IPv4 fragments but the first of a datagram.
+/// IPv4 fragments.
 pub const FRAGMENT4: u32 = 4;
-/// IPv6 fragments but the first of a datagram.
+/// IPv6 fragments.
 pub const FRAGMENT6: u32 = 5;
 /// Answers a packet with an ICMP error, over IPv4.
 pub const ANSWER4: u32 = 6;
 /// The same over IPv6.
 pub const ANSWER6: u32 = 7;
-pub const COUNT: u32 = 8;
+/// IPv4 packets that belong to no confirmed connection.
+pub const FIRST4: u32 = 8;
+/// IPv6 packets that belong to no confirmed connection.
+pub const FIRST6: u32 = 9;
+pub const COUNT: u32 = 10;
 
 /// The programs' names; those of the multi-buffer kind end in `_mb` besides.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -28,4 +32,6 @@ pub const NAMES: [&str; COUNT as usize] = [
     "lbha_fragment6",
     "lbha_answer4",
     "lbha_answer6",
+    "lbha_first4",
+    "lbha_first6",
 ];

@@ -15,11 +15,18 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use lbha_common::flow::side::{PRIVATE, PUBLIC};
+use lbha_common::{
+    flow::side::{PRIVATE, PUBLIC},
+    tail,
+};
 
 use crate::{
     access::{load, store, within},
     datapath,
+    family::V4,
+    first,
+    maps::{INTERFACE_STATS, WORKSPACE4},
+    verdict::{self, hand_to},
 };
 
 #[btf_map]
@@ -100,12 +107,30 @@ macro_rules! rounds {
 }
 
 rounds! {
-    public: datapath::run::<PUBLIC, false>;
-    private: datapath::run::<PRIVATE, false>;
+    public: measured::<PUBLIC>;
+    private: measured::<PRIVATE>;
     nop: |_: &XdpContext| xdp_action::XDP_PASS;
     floor: |ctx: &XdpContext| {
         if within(ctx.data(), 34, ctx.data_end()) { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
     };
+}
+
+/// The whole program on one packet, its count included. A callback can't hand over to another program: the one for first
+/// packets is called, others are not measured.
+#[inline(always)]
+fn measured<const SIDE: u8>(ctx: &XdpContext) -> u32 {
+    let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let mut verdict = datapath::begin::<SIDE, false>(ctx, stats);
+    if verdict == hand_to(tail::FIRST4)
+        && let Some(work) = WORKSPACE4.get_ptr_mut(0)
+    {
+        // SAFETY: a per-CPU slot, and XDP programs do not nest.
+        verdict = first::decide::<V4, false>(ctx, unsafe { &mut *work }, stats);
+    }
+    datapath::count(verdict, stats);
+    verdict::action(verdict)
 }
 
 /// Puts the frame back as it was, from this round's client.

@@ -7,61 +7,91 @@ use aya_log_ebpf::debug;
 use lbha_common::{
     conntrack,
     counter::Counter,
-    flow::{Flow4, FlowKey4},
+    flow::{Flow, FlowKey, side},
     stats::InterfaceStats,
-    wire::{proto, tcp},
+    tail,
+    wire::ethertype,
 };
 
 use crate::{
-    access::{load, within},
+    access::load,
     clock,
+    family::{Family, V4, V6},
     forward::forward,
-    maps::{FLOWS4, INTERFACE_STATS, INTERFACES, WORKSPACE},
-    open::{First, first_packet},
-    parse::{Packet, ethernet, lengths, tuple},
+    maps::{INTERFACE_STATS, INTERFACES, SCRATCH, TAILS, TAILS_MB},
+    parse::{Packet, ethernet},
     track::{self, REOPEN},
-    verdict::{self, CONTINUE, Verdict, stop},
+    verdict::{self, CONTINUE, Verdict, hand_to, handed_to, stop},
 };
 
-/// Handles a packet and counts its verdict.
+/// Handles a packet that has just come in: IPv4 here, IPv6 in a program of its own, so that neither pays for the other.
 #[inline(always)]
 pub fn run<const SIDE: u8, const MULTI_BUFFER: bool>(ctx: &XdpContext) -> u32 {
     let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
         return xdp_action::XDP_PASS;
     };
-    let verdict = packet::<SIDE, MULTI_BUFFER>(ctx, stats);
-    // SAFETY: a per-CPU slot, and XDP programs do not nest; `index` is masked to the array's length.
-    unsafe { (*stats).packets[verdict::index(verdict)] += 1 };
-    if verdict::is_drop(verdict) {
-        debug!(ctx, "drop, reason {}, side {}", verdict::index(verdict) as u32, SIDE);
-    }
-    verdict::action(verdict)
+    let verdict = begin::<SIDE, MULTI_BUFFER>(ctx, stats);
+    finish::<V4, MULTI_BUFFER>(ctx, SIDE.into(), verdict, stats)
+}
+
+/// Handles an IPv6 packet.
+#[inline(always)]
+pub fn run_ipv6<const SIDE: u8, const MULTI_BUFFER: bool>(ctx: &XdpContext) -> u32 {
+    let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
+        return xdp_action::XDP_PASS;
+    };
+    let verdict = begin_ipv6::<SIDE, MULTI_BUFFER>(ctx, stats);
+    finish::<V6, MULTI_BUFFER>(ctx, SIDE.into(), verdict, stats)
 }
 
 #[inline(always)]
-fn packet<const SIDE: u8, const MULTI_BUFFER: bool>(
+pub fn begin<const SIDE: u8, const MULTI_BUFFER: bool>(
     ctx: &XdpContext,
     stats: *mut InterfaceStats,
 ) -> Verdict {
-    let Some(interface) = INTERFACES.get(u32::from(SIDE)) else {
-        return stop(Counter::PassUnmatched);
-    };
-    let mut packet = Packet {
-        data: 0,
-        l3: 0,
-        l4: 0,
-        end: 0,
-        tags: 0,
-        total_len: 0,
-        tcp_flags: 0,
-        fragment: false,
-    };
-    let verdict = ethernet(ctx, interface, &mut packet);
+    let mut packet = Packet::new();
+    let verdict = layer2::<SIDE>(ctx, &mut packet);
     if verdict != CONTINUE {
         return verdict;
     }
-    let mut key = MaybeUninit::<FlowKey4>::uninit();
-    let verdict = tuple::<SIDE>(&mut packet, &mut key);
+    if packet.ethertype == ethertype::IPV6 {
+        return hand_to(if SIDE == side::PUBLIC { tail::IPV6_PUBLIC } else { tail::IPV6_PRIVATE });
+    }
+    layer3::<V4, SIDE, MULTI_BUFFER>(ctx, packet, stats)
+}
+
+#[inline(always)]
+pub fn begin_ipv6<const SIDE: u8, const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    stats: *mut InterfaceStats,
+) -> Verdict {
+    let mut packet = Packet::new();
+    let verdict = layer2::<SIDE>(ctx, &mut packet);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    if packet.ethertype != ethertype::IPV6 {
+        return stop(Counter::PassNotIp);
+    }
+    layer3::<V6, SIDE, MULTI_BUFFER>(ctx, packet, stats)
+}
+
+#[inline(always)]
+fn layer2<const SIDE: u8>(ctx: &XdpContext, packet: &mut Packet) -> Verdict {
+    match INTERFACES.get(u32::from(SIDE)) {
+        Some(interface) => ethernet(ctx, interface, packet),
+        None => stop(Counter::PassUnmatched),
+    }
+}
+
+#[inline(always)]
+fn layer3<F: Family, const SIDE: u8, const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    mut packet: Packet,
+    stats: *mut InterfaceStats,
+) -> Verdict {
+    let mut key = MaybeUninit::<FlowKey<F::Addr>>::uninit();
+    let verdict = F::tuple::<SIDE>(&mut packet, &mut key);
     if verdict != CONTINUE {
         return verdict;
     }
@@ -69,43 +99,102 @@ fn packet<const SIDE: u8, const MULTI_BUFFER: bool>(
     let key = unsafe { key.assume_init_ref() };
     let now = clock::now();
 
-    let flow: *const Flow4 = match known(key, packet.tcp_flags, now) {
-        Some(flow) => flow,
-        None => {
-            let Some(first) = WORKSPACE.get_ptr_mut(0) else {
-                return stop(Counter::PassUnmatched);
-            };
-            // SAFETY: a per-CPU slot, and XDP programs do not nest: nobody else looks at it during this packet.
-            let first = unsafe { &mut *first };
-            let fault = fault::<MULTI_BUFFER>(ctx, &packet, key.proto);
-            first.begin(key, now, &packet, fault);
-            let verdict = unknown(first, &packet);
-            if verdict != CONTINUE {
-                return verdict;
-            }
-            &raw const first.flow
-        }
+    let Some(flow) = known::<F>(key, packet.tcp_flags, now) else {
+        let Some(work) = F::workspace().get_ptr_mut(0) else {
+            return stop(Counter::PassUnmatched);
+        };
+        let fault = fault::<F, MULTI_BUFFER>(ctx, &packet, key.proto);
+        // SAFETY: a per-CPU slot, and XDP programs do not nest: nobody else looks at it during this packet.
+        unsafe { (*work).begin(key, now, &packet, fault) };
+        return hand_to(F::FIRST_TAIL);
     };
-    if packet.fragment {
-        return stop(Counter::DropFragment);
-    }
-    let verdict = lengths::<MULTI_BUFFER>(ctx, &packet, key.proto);
+    let verdict = F::lengths::<MULTI_BUFFER>(ctx, &packet, key.proto);
     if verdict != CONTINUE {
         return verdict;
     }
-    // SAFETY: a map value or the local entry; values are plain integers, and a concurrent write changes `last_seen` and
-    // `state` only, whole words each.
-    forward::<SIDE, MULTI_BUFFER>(ctx, &packet, key.proto, unsafe { &*flow }, stats)
+    // SAFETY: a map value of plain integers, of which a concurrent write changes `last_seen` and `state` only, whole words
+    // each.
+    let flow = unsafe { &*flow };
+    forward::<F, MULTI_BUFFER>(ctx, &packet, key.proto, SIDE.into(), flow, stats)
+}
+
+/// Counts the verdict, and has another program go on where there is more to do.
+#[inline(always)]
+pub fn finish<F: Family, const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    side: u32,
+    mut verdict: Verdict,
+    stats: *mut InterfaceStats,
+) -> u32 {
+    if let Some(program) = handed_to(verdict) {
+        // The program that gets the packet counts it.
+        hand_over::<MULTI_BUFFER>(ctx, side, 0u32, program);
+        verdict = left_alone::<F>(program);
+    }
+    count(verdict, stats);
+    if verdict::is_drop(verdict) {
+        debug!(ctx, "drop, reason {}, side {}", verdict::index(verdict) as u32, side);
+        if verdict::is_answered(verdict) {
+            hand_over::<MULTI_BUFFER>(ctx, side, verdict as u8, F::ANSWER_TAIL);
+        }
+    }
+    verdict::action(verdict)
+}
+
+#[inline(always)]
+pub fn count(verdict: Verdict, stats: *mut InterfaceStats) {
+    // SAFETY: a per-CPU slot, and XDP programs do not nest; `index` is masked to the array's length.
+    unsafe { (*stats).packets[verdict::index(verdict)] += 1 };
+}
+
+/// Does not return unless there is no such program.
+#[inline(always)]
+fn hand_over<const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    side: u32,
+    reason: impl Into<u32>,
+    program: u32,
+) {
+    if let Some(scratch) = SCRATCH.get_ptr_mut(0) {
+        // SAFETY: a per-CPU slot, and XDP programs do not nest.
+        unsafe {
+            (*scratch).side = side;
+            (*scratch).reason = reason.into();
+        }
+        // SAFETY: nothing here needs to be dropped.
+        unsafe {
+            if MULTI_BUFFER {
+                TAILS_MB.tail_call(ctx, program);
+            } else {
+                TAILS.tail_call(ctx, program);
+            }
+        }
+    }
+}
+
+/// The verdict on a packet whose program is missing: open for what may be the host's own.
+#[inline(always)]
+fn left_alone<F: Family>(program: u32) -> Verdict {
+    match program {
+        tail::IPV6_PUBLIC | tail::IPV6_PRIVATE => stop(Counter::PassIpv6),
+        tail::ICMP4 | tail::ICMP6 => stop(Counter::PassIcmp),
+        tail::FRAGMENT4 | tail::FRAGMENT6 => stop(Counter::PassFragment),
+        _ => stop(Counter::DropInternal),
+    }
 }
 
 /// A packet of a known connection: one lookup, and a write of `last_seen` once a tick.
 #[inline(always)]
-fn known(key: &FlowKey4, tcp_flags: u8, now: u32) -> Option<*const Flow4> {
-    let flow = FLOWS4.get_ptr_mut(key)?;
+pub fn known<F: Family>(
+    key: &FlowKey<F::Addr>,
+    tcp_flags: u8,
+    now: u32,
+) -> Option<*const Flow<F::Addr>> {
+    let flow = F::flows().get_ptr_mut(key)?;
     // SAFETY: a map value. Both fields are aligned words that other CPUs read or write as a whole.
     unsafe {
         if conntrack::needs_tracking(tcp_flags, (*flow).state)
-            && track::track(key, flow, tcp_flags) == REOPEN
+            && track::track::<F>(key, flow, tcp_flags) == REOPEN
         {
             return None;
         }
@@ -118,30 +207,14 @@ fn known(key: &FlowKey4, tcp_flags: u8, now: u32) -> Option<*const Flow4> {
 
 /// What will have the packet dropped whatever its connection, found before it opens or confirms one.
 #[inline(always)]
-fn fault<const MULTI_BUFFER: bool>(ctx: &XdpContext, packet: &Packet, protocol: u8) -> Verdict {
-    if packet.fragment {
-        return stop(Counter::DropFragment);
-    }
-    // SAFETY: the IPv4 header is in bounds (parse::tuple).
-    if unsafe { load::<u8>(packet.l3 + 8) } <= 1 {
+pub fn fault<F: Family, const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    packet: &Packet,
+    protocol: u8,
+) -> Verdict {
+    // SAFETY: the IP header is in bounds (Family::tuple).
+    if unsafe { load::<u8>(packet.l3 + F::HOP_COUNT) } <= 1 {
         return stop(Counter::DropTtl);
     }
-    lengths::<MULTI_BUFFER>(ctx, packet, protocol)
-}
-
-/// A packet of no confirmed connection; on `CONTINUE`, `first.flow` says how to translate it.
-#[inline(always)]
-fn unknown(first: &mut First, packet: &Packet) -> Verdict {
-    if first.key.proto == proto::TCP {
-        // The verifier has forgotten by now that `tuple` checked this.
-        if !within(packet.l4, tcp::HEADER, packet.end) {
-            return stop(Counter::DropMalformed);
-        }
-        // SAFETY: in bounds, checked above.
-        unsafe {
-            first.seq = u32::from_be(load(packet.l4 + 4));
-            first.ack = u32::from_be(load(packet.l4 + 8));
-        }
-    }
-    first_packet(first)
+    F::lengths::<MULTI_BUFFER>(ctx, packet, protocol)
 }

@@ -6,46 +6,50 @@ use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_adjust_head, programs::Xdp
 use lbha_common::{
     counter::Counter,
     csum,
-    flow::Flow4,
-    nexthop::{NextHop4, next_hop_flag},
+    flow::{Flow, Flow4, Flow6},
+    nexthop::NextHop,
     stats::InterfaceStats,
-    wire::{ETH_HEADER, VLAN_TAG, ethertype, proto},
+    wire::{ETH_HEADER, VLAN_TAG, proto, tcp},
 };
 
 use crate::{
     access::{load, store, within},
-    maps::{BACKEND_STATS, DEVICES, DEVICES_MB, NEXT_HOPS},
+    family::Family,
+    maps::{BACKEND_STATS, DEVICES, DEVICES_MB},
+    mss,
     parse::Packet,
+    route::{is_valid, too_big},
     verdict::{Verdict, forwarded, stop},
 };
 
 const _: () = {
-    assert!(offset_of!(Flow4, saddr) == 0 && offset_of!(Flow4, daddr) == 4);
     assert!(offset_of!(Flow4, sport) == 8 && offset_of!(Flow4, dport) == 10);
+    assert!(offset_of!(Flow6, sport) == 32 && offset_of!(Flow6, dport) == 34);
 };
 
 /// Whatever can refuse the packet comes before the first store: a packet leaves translated as a whole or not at all.
 #[inline(always)]
-pub fn forward<const SIDE: u8, const MULTI_BUFFER: bool>(
+pub fn forward<F: Family, const MULTI_BUFFER: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     protocol: u8,
-    flow: &Flow4,
+    side: u32,
+    flow: &Flow<F::Addr>,
     stats: *mut InterfaceStats,
 ) -> Verdict {
-    let Some(hop) = NEXT_HOPS.get(u32::from(flow.next_hop)) else {
+    let Some(hop) = F::next_hops().get(u32::from(flow.next_hop)) else {
         return stop(Counter::DropUnresolved);
     };
-    if hop.flags & next_hop_flag::VALID == 0 {
+    if !is_valid::<F>(hop) {
         return stop(Counter::DropUnresolved);
     }
     if packet.total_len > u32::from(hop.mtu) {
-        return stop(Counter::DropTooBig);
+        return too_big(hop.mtu);
     }
     let (l3, l4) = (packet.l3, packet.l4);
-    // SAFETY: the IPv4 header is in bounds (parse::tuple).
-    let ttl = unsafe { load::<u8>(l3 + 8) };
-    if ttl <= 1 {
+    // SAFETY: the IP header is in bounds (Family::tuple).
+    let hop_count = unsafe { load::<u8>(l3 + F::HOP_COUNT) };
+    if hop_count <= 1 {
         return stop(Counter::DropTtl);
     }
     // The verifier has forgotten by now which protocol the header was checked for.
@@ -53,14 +57,14 @@ pub fn forward<const SIDE: u8, const MULTI_BUFFER: bool>(
     if !within(checksum, 2, packet.end) {
         return stop(Counter::DropMalformed);
     }
-    // SAFETY: the IPv4 header and the ports are in bounds (parse::tuple), the checksum is too (above).
+    if packet.tcp_flags & tcp::SYN != 0 {
+        mss::clamp::<F>(ctx, (l4 - packet.data) as u32, hop.mtu, flow.peer_next_hop);
+    }
+    // SAFETY: the IP header and the ports are in bounds (Family::tuple), the checksum is too (above).
     unsafe {
-        store(l3 + 8, ttl - 1);
-        store(l3 + 10, csum::apply(load(l3 + 10), flow.l3_delta));
-        // Both addresses at once, and both ports: neighbours in the packet and in the entry.
-        let entry = core::ptr::from_ref(flow) as usize;
-        store(l3 + 12, load::<u64>(entry + offset_of!(Flow4, saddr)));
-        store(l4, load::<u32>(entry + offset_of!(Flow4, sport)));
+        F::rewrite(l3, hop_count, flow);
+        // Both ports at once: neighbours in the packet and in the entry.
+        store(l4, load::<u32>((&raw const flow.sport) as usize));
         let updated = if protocol == proto::TCP {
             csum::apply(load(checksum), flow.l4_delta)
         } else {
@@ -68,23 +72,18 @@ pub fn forward<const SIDE: u8, const MULTI_BUFFER: bool>(
         };
         store(checksum, updated);
     }
-    account(flow, packet.total_len, stats);
-    if packet.tags == 0 && hop.tags == 0 {
-        // SAFETY: 14 bytes from the start are in bounds (parse::ethernet).
-        unsafe { write_macs(packet.data, hop) };
-    } else if !retag(ctx, packet.tags, hop) {
-        return stop(Counter::DropHeadroom);
-    }
-    send::<SIDE, MULTI_BUFFER>(hop)
+    account(flow.backend, flow.is_reply(), packet.total_len, stats);
+    deliver::<F, MULTI_BUFFER>(ctx, packet, side, hop, Counter::Forward)
 }
 
+/// Counts a packet that is sent on.
 #[inline(always)]
-fn account(flow: &Flow4, bytes: u32, stats: *mut InterfaceStats) {
+pub fn account(owner: u16, is_reply: bool, bytes: u32, stats: *mut InterfaceStats) {
     // SAFETY: per-CPU slots, and XDP programs do not nest.
     unsafe {
         (*stats).forwarded_bytes += u64::from(bytes);
-        if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(flow.backend)) {
-            if flow.is_reply() {
+        if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(owner)) {
+            if is_reply {
                 (*stats).packets_out += 1;
                 (*stats).bytes_out += u64::from(bytes);
             } else {
@@ -95,10 +94,28 @@ fn account(flow: &Flow4, bytes: u32, stats: *mut InterfaceStats) {
     }
 }
 
+/// Gives a translated packet its layer 2 header and sends it.
+#[inline(always)]
+pub fn deliver<F: Family, const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    packet: &Packet,
+    side: u32,
+    hop: &NextHop<F::Addr>,
+    counter: Counter,
+) -> Verdict {
+    if packet.tags == 0 && hop.tags == 0 {
+        // SAFETY: 14 bytes from the start are in bounds (parse::ethernet).
+        unsafe { write_macs::<F>(packet.data, hop) };
+    } else if !retag::<F>(ctx, packet.tags, hop) {
+        return stop(Counter::DropHeadroom);
+    }
+    send::<F, MULTI_BUFFER>(side, hop, counter)
+}
+
 /// # Safety
 /// 12 bytes at `data` are in bounds.
 #[inline(always)]
-unsafe fn write_macs(data: usize, hop: &NextHop4) {
+unsafe fn write_macs<F: Family>(data: usize, hop: &NextHop<F::Addr>) {
     let (dmac, smac) = (hop.dmac.as_ptr() as usize, hop.smac.as_ptr() as usize);
     // SAFETY: the caller's, and six bytes of an aligned map value.
     unsafe {
@@ -111,7 +128,7 @@ unsafe fn write_macs(data: usize, hop: &NextHop4) {
 
 /// Gives the frame the next hop's tags instead of its own, moving its start when their number differs.
 #[inline(always)]
-fn retag(ctx: &XdpContext, had: u32, hop: &NextHop4) -> bool {
+fn retag<F: Family>(ctx: &XdpContext, had: u32, hop: &NextHop<F::Addr>) -> bool {
     let tags = u32::from(hop.tags);
     let shift = (had as i32 - tags as i32) * VLAN_TAG as i32;
     // SAFETY: a valid context. Packet pointers are loaded anew below.
@@ -124,17 +141,17 @@ fn retag(ctx: &XdpContext, had: u32, hop: &NextHop4) -> bool {
     }
     // SAFETY: in bounds, checked above.
     unsafe {
-        write_macs(data, hop);
+        write_macs::<F>(data, hop);
         match tags {
-            0 => store(data + 12, ethertype::IPV4),
+            0 => store(data + 12, F::ETHERTYPE),
             1 => {
                 store(data + 12, hop.tag[0]);
-                store(data + 16, ethertype::IPV4);
+                store(data + 16, F::ETHERTYPE);
             }
             _ => {
                 store(data + 12, hop.tag[0]);
                 store(data + 16, hop.tag[1]);
-                store(data + 20, ethertype::IPV4);
+                store(data + 20, F::ETHERTYPE);
             }
         }
     }
@@ -142,9 +159,15 @@ fn retag(ctx: &XdpContext, had: u32, hop: &NextHop4) -> bool {
 }
 
 #[inline(always)]
-fn send<const SIDE: u8, const MULTI_BUFFER: bool>(hop: &NextHop4) -> Verdict {
-    if hop.dev == SIDE {
-        return forwarded(xdp_action::XDP_TX, Counter::ForwardSame);
+fn send<F: Family, const MULTI_BUFFER: bool>(
+    side: u32,
+    hop: &NextHop<F::Addr>,
+    counter: Counter,
+) -> Verdict {
+    if u32::from(hop.dev) == side {
+        let counter =
+            if counter as u32 == Counter::Forward as u32 { Counter::ForwardSame } else { counter };
+        return forwarded(xdp_action::XDP_TX, counter);
     }
     let dev = u32::from(hop.dev);
     let otherwise = u64::from(xdp_action::XDP_DROP);
@@ -154,7 +177,7 @@ fn send<const SIDE: u8, const MULTI_BUFFER: bool>(hop: &NextHop4) -> Verdict {
         DEVICES.redirect(dev, otherwise)
     };
     match redirected {
-        Ok(action) => forwarded(action, Counter::Forward),
+        Ok(action) => forwarded(action, counter),
         Err(_) => stop(Counter::DropRedirect),
     }
 }

@@ -7,123 +7,125 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lbha_common::{
+    addr::Addr,
     conntrack::{self, state},
     counter::Counter,
-    flow::{Flow4, FlowKey4},
+    flow::{Flow, FlowKey},
     nexthop::next_hop_flag,
     wire::{proto, tcp},
 };
 
 use crate::{
-    maps::{BACKEND_STATS, FLOWS4, HALF_OPEN4, NEXT_HOPS},
-    open::First,
+    family::Family,
+    maps::BACKEND_STATS,
     track::change,
     verdict::{ANEW, CONTINUE, Verdict, stop},
+    workspace::Work,
 };
 
 /// A packet whose tuple is in the half-open table under `entry`. `ANEW`: its entries are gone, and it is a first packet.
 #[inline(always)]
-pub fn half_open(first: &mut First, entry: *mut Flow4) -> Verdict {
+pub fn half_open<F: Family>(work: &mut Work<F::Addr>, entry: *mut Flow<F::Addr>) -> Verdict {
     // SAFETY: a map value. An LRU element may be given to another tuple while it is read; the copy then translates one
     // packet wrongly, which its receiver answers with a RST. The window is nanoseconds on an entry about to be evicted.
     unsafe {
-        first.flow = *entry;
-        (*entry).last_seen = first.now;
+        work.flow = *entry;
+        (*entry).last_seen = work.now;
     }
-    first.flow.last_seen = first.now;
-    if first.flow.is_reply() { from_server(first, entry) } else { from_client(first, entry) }
+    work.flow.last_seen = work.now;
+    if work.flow.is_reply() { from_server::<F>(work, entry) } else { from_client::<F>(work, entry) }
 }
 
 #[inline(always)]
-fn from_server(first: &mut First, entry: *mut Flow4) -> Verdict {
-    let answers = if first.key.proto == proto::TCP {
-        if first.tcp_flags & tcp::RST != 0 {
-            mark_reset(&first.key, &first.flow, entry);
+fn from_server<F: Family>(work: &mut Work<F::Addr>, entry: *mut Flow<F::Addr>) -> Verdict {
+    let answers = if work.key.proto == proto::TCP {
+        if work.tcp_flags & tcp::RST != 0 {
+            mark_reset::<F>(&work.key, &work.flow, entry);
             return CONTINUE;
         }
-        first.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
+        work.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
     } else {
         true
     };
     if answers {
-        first.other_key = first.key.peer(&first.flow);
-        let confirmation = first.seq.wrapping_add(1);
-        if let Some(client) = HALF_OPEN4.get_ptr_mut(first.other_key) {
+        work.other_key = work.key.peer(&work.flow);
+        let confirmation = work.seq.wrapping_add(1);
+        if let Some(client) = F::half_open().get_ptr_mut(work.other_key) {
             // SAFETY: a map value; only compared.
-            if !translates_back(&first.key, unsafe { &*client }) {
+            if !translates_back(&work.key, unsafe { &*client }) {
                 // The client's half was evicted, and the client has begun anew elsewhere.
-                let _ = HALF_OPEN4.remove(first.key);
+                let _ = F::half_open().remove(work.key);
                 return stop(Counter::DropConflict);
             }
             // SAFETY: a map value; aligned words.
             unsafe { (*client).expect_ack = confirmation };
             change(client, state::REPLIED, 0);
         } else {
-            first.other = first.flow.mirror(&first.key);
-            first.other.expect_ack = confirmation;
-            first.other.state |= state::REPLIED;
+            work.other = work.flow.mirror(&work.key);
+            work.other.expect_ack = confirmation;
+            work.other.state |= state::REPLIED;
             // Refused only when the table is being torn at by others; the client then tries again.
-            let _ = HALF_OPEN4.insert(first.other_key, &first.other, BPF_ANY.into());
+            let _ = F::half_open().insert(work.other_key, &work.other, BPF_ANY.into());
         }
     }
     CONTINUE
 }
 
 #[inline(always)]
-fn from_client(first: &mut First, entry: *mut Flow4) -> Verdict {
-    let asks = first.key.proto != proto::TCP || conntrack::opens(first.tcp_flags);
-    if asks && first.flow.state & state::REPLIED == 0 && !is_resolved(first.flow.next_hop) {
+fn from_client<F: Family>(work: &mut Work<F::Addr>, entry: *mut Flow<F::Addr>) -> Verdict {
+    let asks = work.key.proto != proto::TCP || conntrack::opens(work.tcp_flags);
+    if asks && work.flow.state & state::REPLIED == 0 && !is_resolved::<F>(work.flow.next_hop) {
         // The server has gone before it answered, and the client tries again: with another one.
-        first.other_key = first.key.peer(&first.flow);
-        let _ = HALF_OPEN4.remove(first.key);
-        let _ = HALF_OPEN4.remove(first.other_key);
+        work.other_key = work.key.peer(&work.flow);
+        let _ = F::half_open().remove(work.key);
+        let _ = F::half_open().remove(work.other_key);
         return ANEW;
     }
-    if first.key.proto != proto::TCP {
-        return if first.flow.state & state::REPLIED != 0 {
-            promote(first)
+    if work.key.proto != proto::TCP {
+        return if work.flow.state & state::REPLIED != 0 {
+            promote::<F>(work)
         } else {
-            keep_server_half(first)
+            keep_server_half::<F>(work)
         };
     }
-    if first.tcp_flags & tcp::RST != 0 {
-        mark_reset(&first.key, &first.flow, entry);
+    if work.tcp_flags & tcp::RST != 0 {
+        mark_reset::<F>(&work.key, &work.flow, entry);
         return CONTINUE;
     }
-    if first.tcp_flags & tcp::SYN != 0 {
+    if work.tcp_flags & tcp::SYN != 0 {
         // A retransmission, or a new connection with the same tuple: the server tells them apart.
         change(entry, 0, state::RSTS);
-        first.flow.state &= !state::RSTS;
-        return keep_server_half(first);
+        work.flow.state &= !state::RSTS;
+        return keep_server_half::<F>(work);
     }
-    let confirms = first.tcp_flags & tcp::ACK != 0
-        && first.flow.state & state::REPLIED != 0
-        && first.ack == first.flow.expect_ack;
-    if confirms { promote(first) } else { stop(Counter::DropHandshake) }
+    let confirms = work.tcp_flags & tcp::ACK != 0
+        && work.flow.state & state::REPLIED != 0
+        && work.ack == work.flow.expect_ack;
+    if confirms { promote::<F>(work) } else { stop(Counter::DropHandshake) }
 }
 
 #[inline(always)]
-fn is_resolved(next_hop: u16) -> bool {
-    NEXT_HOPS.get(u32::from(next_hop)).is_some_and(|hop| hop.flags & next_hop_flag::VALID != 0)
+fn is_resolved<F: Family>(next_hop: u16) -> bool {
+    F::next_hops().get(u32::from(next_hop)).is_some_and(|hop| hop.flags & next_hop_flag::VALID != 0)
 }
 
 /// Makes the server's direction again if it was evicted. If its tuple has gone to another connection since, this one
 /// gives way: its next packet chooses anew.
 #[inline(always)]
-fn keep_server_half(first: &mut First) -> Verdict {
-    first.other_key = first.key.peer(&first.flow);
+fn keep_server_half<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    work.other_key = work.key.peer(&work.flow);
     // SAFETY: only compared.
-    if let Some(other) = unsafe { HALF_OPEN4.get(first.other_key) }
-        && translates_back(&first.key, other)
+    if let Some(other) = unsafe { F::half_open().get(work.other_key) }
+        && translates_back(&work.key, other)
     {
         return CONTINUE;
     }
     // SAFETY: only looked at for existence.
-    let taken = unsafe { FLOWS4.get(first.other_key) }.is_some();
-    first.other = first.flow.mirror(&first.key);
-    first.other.state &= !state::REPLIED;
-    if taken || HALF_OPEN4.insert(first.other_key, &first.other, BPF_NOEXIST.into()).is_err() {
-        let _ = HALF_OPEN4.remove(first.key);
+    let taken = unsafe { F::flows().get(work.other_key) }.is_some();
+    work.other = work.flow.mirror(&work.key);
+    work.other.state &= !state::REPLIED;
+    if taken || F::half_open().insert(work.other_key, &work.other, BPF_NOEXIST.into()).is_err() {
+        let _ = F::half_open().remove(work.key);
         return stop(Counter::DropConflict);
     }
     CONTINUE
@@ -131,7 +133,7 @@ fn keep_server_half(first: &mut First) -> Verdict {
 
 /// Whether `other`, found under the other direction's tuple, is the other direction of the connection under `key`.
 #[inline(always)]
-pub fn translates_back(key: &FlowKey4, other: &Flow4) -> bool {
+pub fn translates_back<A: Addr>(key: &FlowKey<A>, other: &Flow<A>) -> bool {
     other.saddr == key.daddr
         && other.daddr == key.saddr
         && other.sport == key.dport
@@ -140,47 +142,47 @@ pub fn translates_back(key: &FlowKey4, other: &Flow4) -> bool {
 
 /// Moves a confirmed connection to the flow table: both directions or neither.
 #[inline(always)]
-fn promote(first: &mut First) -> Verdict {
+fn promote<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
     // The client goes on, so a RST in its name was not its own.
-    first.flow.state &= !(state::REPLIED | state::OWN_RST);
-    first.flow.expect_ack = 0;
-    if first.tcp_flags & tcp::FIN != 0 {
-        first.flow.state |= state::OWN_FIN;
+    work.flow.state &= !(state::REPLIED | state::OWN_RST);
+    work.flow.expect_ack = 0;
+    if work.tcp_flags & tcp::FIN != 0 {
+        work.flow.state |= state::OWN_FIN;
     }
-    first.other_key = first.key.peer(&first.flow);
-    first.other = first.flow.mirror(&first.key);
-    if FLOWS4.insert(first.other_key, &first.other, BPF_NOEXIST.into()).is_err() {
+    work.other_key = work.key.peer(&work.flow);
+    work.other = work.flow.mirror(&work.key);
+    if F::flows().insert(work.other_key, &work.other, BPF_NOEXIST.into()).is_err() {
         // SAFETY: only compared.
-        match unsafe { FLOWS4.get(first.other_key) } {
+        match unsafe { F::flows().get(work.other_key) } {
             // another CPU is promoting the same connection
-            Some(other) if translates_back(&first.key, other) => {}
+            Some(other) if translates_back(&work.key, other) => {}
             Some(_) => {
-                let _ = HALF_OPEN4.remove(first.key);
+                let _ = F::half_open().remove(work.key);
                 return stop(Counter::DropConflict);
             }
             None => return stop(Counter::DropTableFull),
         }
     }
-    if FLOWS4.insert(first.key, &first.flow, BPF_NOEXIST.into()).is_err() {
+    if F::flows().insert(work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
         // SAFETY: only looked at for existence.
-        if unsafe { FLOWS4.get(first.key) }.is_none() {
-            let _ = FLOWS4.remove(first.other_key);
+        if unsafe { F::flows().get(work.key) }.is_none() {
+            let _ = F::flows().remove(work.other_key);
             return stop(Counter::DropTableFull);
         }
-    } else if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(first.flow.backend)) {
+    } else if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(work.flow.backend)) {
         // SAFETY: a per-CPU slot, and XDP programs do not nest.
         unsafe { (*stats).established += 1 };
     }
-    let _ = HALF_OPEN4.remove(first.key);
-    let _ = HALF_OPEN4.remove(first.other_key);
+    let _ = F::half_open().remove(work.key);
+    let _ = F::half_open().remove(work.other_key);
     CONTINUE
 }
 
 /// Notes a RST in both directions; the controller takes the entries away a little later.
 #[inline(always)]
-fn mark_reset(key: &FlowKey4, flow: &Flow4, entry: *mut Flow4) {
+fn mark_reset<F: Family>(key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>, entry: *mut Flow<F::Addr>) {
     change(entry, state::OWN_RST, 0);
-    if let Some(peer) = HALF_OPEN4.get_ptr_mut(key.peer(flow)) {
+    if let Some(peer) = F::half_open().get_ptr_mut(key.peer(flow)) {
         change(peer, state::PEER_RST, 0);
     }
 }

@@ -1,4 +1,5 @@
-//! The XDP program's entry points: one a side, each with and without support for multi-buffer packets.
+//! The XDP program's entry points: one a side, each with and without support for multi-buffer packets, and the programs
+//! that they hand packets to.
 //!
 //! A packet's way is in `datapath.rs`; everything it does that does not touch a packet or a map is in `lbha-common`.
 #![no_std]
@@ -11,21 +12,34 @@
 #![allow(internal_features, reason = "atomic.rs says why; the toolchain is pinned")]
 
 mod access;
+mod answer;
 mod atomic;
 #[cfg(feature = "bench")]
 mod bench;
 mod clock;
 mod datapath;
+mod family;
+mod first;
 mod forward;
+mod fragment;
 mod half_open;
+mod icmp;
+mod ipv4;
+mod ipv6;
 mod maps;
+mod masquerade;
+mod mss;
 mod open;
 mod parse;
+mod route;
 mod track;
 mod verdict;
+mod workspace;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use lbha_common::flow::side::{PRIVATE, PUBLIC};
+
+use crate::family::{V4, V6};
 
 /// Internet side.
 #[xdp]
@@ -49,6 +63,106 @@ pub fn lbha_public_mb(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn lbha_private_mb(ctx: XdpContext) -> u32 {
     datapath::run::<PRIVATE, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_ipv6_public(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PUBLIC, false>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_ipv6_private(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PRIVATE, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_ipv6_public_mb(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PUBLIC, true>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_ipv6_private_mb(ctx: XdpContext) -> u32 {
+    datapath::run_ipv6::<PRIVATE, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_first4(ctx: XdpContext) -> u32 {
+    first::run::<V4, false>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_first6(ctx: XdpContext) -> u32 {
+    first::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_first4_mb(ctx: XdpContext) -> u32 {
+    first::run::<V4, true>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_first6_mb(ctx: XdpContext) -> u32 {
+    first::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_icmp4(ctx: XdpContext) -> u32 {
+    icmp::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_icmp4_mb(ctx: XdpContext) -> u32 {
+    icmp::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_icmp6(ctx: XdpContext) -> u32 {
+    icmp::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_icmp6_mb(ctx: XdpContext) -> u32 {
+    icmp::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_fragment4(ctx: XdpContext) -> u32 {
+    fragment::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_fragment4_mb(ctx: XdpContext) -> u32 {
+    fragment::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_fragment6(ctx: XdpContext) -> u32 {
+    fragment::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_fragment6_mb(ctx: XdpContext) -> u32 {
+    fragment::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_answer4(ctx: XdpContext) -> u32 {
+    answer::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_answer4_mb(ctx: XdpContext) -> u32 {
+    answer::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_answer6(ctx: XdpContext) -> u32 {
+    answer::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_answer6_mb(ctx: XdpContext) -> u32 {
+    answer::run::<V6, true>(&ctx)
 }
 
 #[cfg(not(test))]

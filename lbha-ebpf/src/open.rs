@@ -1,168 +1,143 @@
-//! A connection's first packet: service, server, route back, source port, and an entry a direction.
+//! A load-balanced connection's first packet: service, server, route back, source port, and an entry a direction.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    btf_maps::lpm_trie::Key,
     helpers::{bpf_get_prandom_u32, bpf_loop},
 };
 use lbha_common::{
-    addr::{Be16, Be32, Be128},
+    addr::{Addr, Be16},
     conntrack::{self, state},
     counter::Counter,
-    event::{self, Event},
-    flow::{Flow4, FlowKey4, side},
+    flow::{Flow, FlowKey, side},
     nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_EVICTION, TRIES_BEFORE_REUSE},
-    nexthop::{ON_LINK, UNREACHABLE, next_hop_flag},
     select,
-    service::{Backend4, SLOT_TABLE_HEADER, Service, ServiceKey4, address, backend_flag, pick},
+    service::{Backend, SLOT_TABLE_HEADER, Service, ServiceKey, address, backend_flag, pick},
     time::age,
     wire::proto,
 };
 
 use crate::{
     atomic,
+    family::{self, Family},
     half_open::half_open,
-    maps::{
-        ADDRESSES4, BACKEND_STATS, BACKENDS, EVENTS, FLOWS4, HALF_OPEN4, NEXT_HOPS, ROUTES4,
-        SERVERS4, SERVICES4, SETTINGS, SLOTS, TURNS, WORKSPACE,
-    },
-    parse::Packet,
-    verdict::{ANEW, CONTINUE, Verdict, stop},
+    maps::{BACKEND_STATS, SETTINGS, SLOTS, TURNS},
+    masquerade::{masquerade, through_binding},
+    route,
+    verdict::{ANEW, CONTINUE, NOT_MINE, Verdict, stop},
+    workspace::{Work, outcome},
 };
 
-/// A packet without a confirmed connection, and the room to work on it (see [`crate::maps::WORKSPACE`]).
-#[repr(C, align(8))]
-pub struct First {
-    pub key: FlowKey4,
-    /// The translation, once there is one.
-    pub flow: Flow4,
-    /// The other direction.
-    pub other_key: FlowKey4,
-    pub other: Flow4,
-    pub probe: PortProbe,
-    pub now: u32,
-    /// TCP sequence and acknowledgement numbers.
-    pub seq: u32,
-    pub ack: u32,
-    /// What became of the search for a port: 0 none found, 1 found, 2 the table refuses.
-    outcome: u32,
-    /// A closing connection's port, to fall back on.
-    reusable: u32,
-    /// Port and start of the oldest half-open connection among those in the way, to fall back on after that. Port 0: none.
-    oldest: u32,
-    oldest_created: u32,
-    /// IPv4 total length.
-    pub total_len: u32,
-    /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
-    pub fault: Verdict,
-    pub tcp_flags: u8,
-    pub _pad: [u8; 3],
-}
-
-const FOUND: u32 = 1;
-const REFUSED: u32 = 2;
-
 /// Answers of a `bpf_loop` callback.
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
+pub const GO_ON: i64 = 0;
+pub const STOP: i64 = 1;
 
 /// `bpf_map_update_elem` with BPF_NOEXIST on a key that is there.
-const EEXIST: i32 = -17;
+pub const EEXIST: i32 = -17;
 
-impl First {
-    /// Takes down the packet. Translations and the port search are set by whoever needs them.
-    #[inline(always)]
-    pub fn begin(&mut self, key: &FlowKey4, now: u32, packet: &Packet, fault: Verdict) {
-        self.key = *key;
-        self.now = now;
-        self.total_len = packet.total_len;
-        self.fault = fault;
-        self.tcp_flags = packet.tcp_flags;
-        self.seq = 0;
-        self.ack = 0;
-    }
-}
-
-/// Decides on a packet that the flow table does not know. On `CONTINUE`, `first.flow` is its translation.
+/// Decides on a packet that the flow table does not know. On `CONTINUE`, `work.flow` is its translation.
 #[inline(never)]
-pub fn first_packet(first: &mut First) -> Verdict {
-    if let Some(entry) = HALF_OPEN4.get_ptr_mut(first.key) {
-        if first.fault != CONTINUE {
-            return first.fault;
+pub fn first_packet<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    if let Some(entry) = F::half_open().get_ptr_mut(work.key) {
+        if work.fault != CONTINUE {
+            return work.fault;
         }
-        let verdict = half_open(first, entry);
+        let verdict = half_open::<F>(work, entry);
         if verdict != ANEW {
             return verdict;
         }
     }
-    let key = &first.key;
-    let to = ServiceKey4 { addr: key.daddr, port: key.dport, proto: key.proto, _pad: 0 };
+    let key = &work.key;
+    let to = ServiceKey::new(key.daddr, key.dport, key.proto);
     // SAFETY: only read; the controller replaces values as a whole.
-    if let Some(service) = unsafe { SERVICES4.get(to) } {
+    if let Some(service) = unsafe { F::services().get(to) } {
         let service = *service;
-        return open(first, &service);
+        return open_service::<F>(work, &service);
     }
-    let from = ServiceKey4 { addr: key.saddr, port: key.sport, proto: key.proto, _pad: 0 };
-    // SAFETY: only read.
-    if unsafe { SERVERS4.get(from) }.is_some() {
-        // A server's answer without a connection. To an address of this host it may answer the host itself (health
-        // checks); anywhere else the kernel would route it out with a private source.
-        // SAFETY: only read.
-        let what = unsafe { ADDRESSES4.get(key.daddr) }.copied().unwrap_or(0);
-        if what & address::LOCAL == 0 {
-            return stop(Counter::DropNoFlow);
-        }
+    let what = family::address::<F>(key.daddr);
+    let verdict = masquerade::<F>(work, what);
+    if verdict != NOT_MINE {
+        return verdict;
+    }
+    let verdict = through_binding::<F>(work, what);
+    if verdict != NOT_MINE {
+        return verdict;
+    }
+    let key = &work.key;
+    let from = ServiceKey::new(key.saddr, key.sport, key.proto);
+    // A server's answer without a connection. To an address of this host it may answer the host itself (health checks);
+    // anywhere else the kernel would route it out with a private source.
+    // SAFETY: only looked at for existence.
+    if what & address::LOCAL == 0 && unsafe { F::servers().get(from) }.is_some() {
+        return stop(Counter::DropNoFlow);
     }
     stop(Counter::PassUnmatched)
 }
 
 #[inline(always)]
-fn open(first: &mut First, service: &Service) -> Verdict {
-    if first.key.proto == proto::TCP && !conntrack::opens(first.tcp_flags) {
-        return stop(Counter::DropNoFlow);
-    }
-    if first.fault != CONTINUE {
-        return first.fault;
-    }
-    let (back, verdict) = route_back(first.key.saddr, first.key.side);
+fn open_service<F: Family>(work: &mut Work<F::Addr>, service: &Service) -> Verdict {
+    let (back, verdict) = begins::<F>(work);
     if verdict != CONTINUE {
         return verdict;
     }
-    let Some(id) = choose(&first.key, service) else {
+    let Some(id) = choose::<F>(&work.key, service) else {
         return stop(Counter::DropNoServer);
     };
-    let Some(backend) = BACKENDS.get(id) else {
+    let Some(backend) = F::backends().get(id) else {
         return stop(Counter::DropNoServer);
     };
-    let Some(hop) = NEXT_HOPS.get(u32::from(backend.next_hop)) else {
-        return stop(Counter::DropUnresolved);
-    };
-    if hop.flags & next_hop_flag::VALID == 0 {
-        return stop(Counter::DropUnresolved);
+    connect::<F>(work, backend, back, id)
+}
+
+/// Whether a packet from outside may begin a connection, and the next hop of its answers.
+#[inline(always)]
+pub fn begins<F: Family>(work: &Work<F::Addr>) -> (u32, Verdict) {
+    if work.key.proto == proto::TCP && !conntrack::opens(work.tcp_flags) {
+        return (0, stop(Counter::DropNoFlow));
     }
-    if first.total_len > u32::from(hop.mtu) {
-        return stop(Counter::DropTooBig);
+    if work.fault != CONTINUE {
+        return (0, work.fault);
     }
-    let server_side = SETTINGS.get(0).map_or(u32::from(side::PRIVATE), |s| s.server_side) as u8;
+    route::back::<F>(work.key.saddr, work.key.side)
+}
+
+/// Opens a connection to `backend`, which is counted as `id`.
+#[inline(always)]
+pub fn connect<F: Family>(
+    work: &mut Work<F::Addr>,
+    backend: &Backend<F::Addr>,
+    back: u32,
+    id: u32,
+) -> Verdict {
+    let verdict = route::check::<F>(backend.next_hop.into(), work.total_len);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    let server_side = server_side();
     // Mode nat keeps the client's address, unless the client is a server itself: the chosen one would answer it directly.
     let keep_client = backend.flags & backend_flag::KEEP_CLIENT != 0
-        && !(server_side == side::PRIVATE && first.key.side == side::PRIVATE);
-    let source = if keep_client { first.key.saddr } else { backend.snat };
-    if source == Be32::default() {
+        && !(server_side == side::PRIVATE && work.key.side == side::PRIVATE);
+    let source = if keep_client { work.key.saddr } else { backend.snat };
+    if source.is_unspecified() {
         return stop(Counter::DropNoSource);
     }
-    let verdict = claim_port(first, backend, source, keep_client, server_side, back, id);
+    let verdict = claim_port::<F>(work, backend, source, keep_client, server_side, back, id);
     if verdict != CONTINUE {
         return verdict;
     }
-    finish(first, id)
+    finish::<F>(work, id)
+}
+
+/// The side on which servers' packets come in.
+#[inline(always)]
+pub fn server_side() -> u8 {
+    SETTINGS.get(0).map_or(u32::from(side::PRIVATE), |s| s.server_side) as u8
 }
 
 /// The slot of a new connection, and the server in it.
 #[inline(always)]
-fn choose(key: &FlowKey4, service: &Service) -> Option<u32> {
+fn choose<F: Family>(key: &FlowKey<F::Addr>, service: &Service) -> Option<u32> {
     let table = SLOTS.get(u32::from(service.id))?;
     let count = *table.get(0)?;
     if count == 0 {
@@ -181,45 +156,19 @@ fn choose(key: &FlowKey4, service: &Service) -> Option<u32> {
     table.get(slot + SLOT_TABLE_HEADER).copied()
 }
 
-/// The next hop of the client's direction. It must lead out of the side that the packet came in on (RFC 3704 §2.2): a
-/// forged source must not have lbha send into the servers' network, nor out of it.
-#[inline(always)]
-fn route_back(client: Be32, from: u8) -> (u32, Verdict) {
-    let id = match ROUTES4.get(&Key::new(32, client)).copied() {
-        None | Some(UNREACHABLE) => return (0, stop(Counter::DropNoRoute)),
-        Some(ON_LINK) => {
-            let _ = EVENTS.output(
-                Event {
-                    kind: event::kind::RESOLVE,
-                    family: event::family::IPV4,
-                    addr: Be128::from_raw([client.raw(), 0, 0, 0]),
-                },
-                0,
-            );
-            return (0, stop(Counter::DropUnresolved));
-        }
-        Some(id) => id,
-    };
-    match NEXT_HOPS.get(id) {
-        Some(hop) if hop.dev != from => (0, stop(Counter::DropWrongSide)),
-        Some(hop) if hop.flags & next_hop_flag::VALID != 0 => (id, CONTINUE),
-        _ => (0, stop(Counter::DropUnresolved)),
-    }
-}
-
 /// Finds a source port whose answers belong to nobody else, and takes it by inserting the server's direction.
 #[inline(always)]
-fn claim_port(
-    first: &mut First,
-    backend: &Backend4,
-    source: Be32,
+fn claim_port<F: Family>(
+    work: &mut Work<F::Addr>,
+    backend: &Backend<F::Addr>,
+    source: F::Addr,
     keep_client: bool,
     server_side: u8,
     back: u32,
     id: u32,
 ) -> Verdict {
-    let key = &first.key;
-    first.other_key = FlowKey4 {
+    let key = &work.key;
+    work.other_key = FlowKey {
         saddr: backend.addr,
         daddr: source,
         sport: backend.port,
@@ -228,137 +177,153 @@ fn claim_port(
         side: server_side,
         _pad: 0,
     };
-    first.flow = Flow4::new(key, source, backend.addr, key.sport, backend.port);
-    first.flow.last_seen = first.now;
-    first.flow.created = first.now;
-    first.flow.backend = id as u16;
-    first.flow.next_hop = backend.next_hop;
-    first.flow.peer_next_hop = back as u16;
-    first.flow.state = if server_side == side::PRIVATE { state::PEER_PRIVATE } else { 0 };
+    work.flow = Flow::new(key, source, backend.addr, key.sport, backend.port);
+    work.flow.last_seen = work.now;
+    work.flow.created = work.now;
+    work.flow.backend = id as u16;
+    work.flow.next_hop = backend.next_hop;
+    work.flow.peer_next_hop = back as u16;
+    work.flow.state = if server_side == side::PRIVATE { state::PEER_PRIVATE } else { 0 };
 
     // SAFETY: no arguments.
     let seed = unsafe { bpf_get_prandom_u32() };
     // A client's own address has all its ports; ours has the configured range.
-    first.probe = if keep_client {
+    work.probe = if keep_client {
         PortProbe { keep: 1, ..PortProbe::new(1024, 64512, key.sport.get(), seed) }
     } else {
         PortProbe::new(backend.port_first, backend.port_count, key.sport.get(), seed)
     };
-    if first.probe.count == 0 {
+    if work.probe.count == 0 {
         return stop(Counter::DropNoPort);
     }
-    first.outcome = 0;
-    first.reusable = 0;
-    first.oldest = 0;
-    if try_port(0, first) == GO_ON {
+    work.outcome = outcome::NONE;
+    work.reusable = 0;
+    work.oldest = 0;
+    if try_port::<F>(0, work) == GO_ON {
         // SAFETY: the callback has the signature that the helper asks for, and needs no context.
-        unsafe { bpf_loop(MAX_TRIES - 1, try_next_port as *mut c_void, core::ptr::null_mut(), 0) };
+        unsafe {
+            bpf_loop(MAX_TRIES - 1, try_next_port::<F> as *mut c_void, core::ptr::null_mut(), 0)
+        };
     }
-    match first.outcome {
-        FOUND => CONTINUE,
-        REFUSED => stop(Counter::DropHalfOpen),
+    match work.outcome {
+        outcome::FOUND => CONTINUE,
+        outcome::REFUSED => stop(Counter::DropHalfOpen),
         _ => stop(Counter::DropNoPort),
     }
 }
 
 /// `bpf_loop`'s callback: try 0 was made outside.
-unsafe extern "C" fn try_next_port(i: u32, _context: *mut c_void) -> i64 {
-    let Some(first) = WORKSPACE.get_ptr_mut(0) else {
+unsafe extern "C" fn try_next_port<F: Family>(i: u32, _context: *mut c_void) -> i64 {
+    let Some(work) = F::workspace().get_ptr_mut(0) else {
         return STOP;
     };
     // SAFETY: this CPU's slot, which `claim_port` is waiting on.
-    try_port(i + 1, unsafe { &mut *first })
+    try_port::<F>(i + 1, unsafe { &mut *work })
 }
 
 /// One try.
 #[inline(always)]
-fn try_port(i: u32, first: &mut First) -> i64 {
-    let mut port = first.probe.port(i);
+fn try_port<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
+    let mut port = work.probe.port(i);
     let mut reuse = false;
-    if i == TRIES_BEFORE_REUSE && first.reusable != 0 {
-        port = first.reusable as u16;
+    if i == TRIES_BEFORE_REUSE && work.reusable != 0 {
+        port = work.reusable as u16;
         reuse = true;
     }
-    if i == TRIES_BEFORE_EVICTION && first.oldest != 0 && age(first.now, first.oldest_created) > 0 {
-        port = first.oldest as u16;
-        evict(first, port);
+    if i == TRIES_BEFORE_EVICTION && work.oldest != 0 && age(work.now, work.oldest_created) > 0 {
+        port = work.oldest as u16;
+        evict::<F>(work, port);
     }
-    first.other_key.dport = Be16::new(port);
-    // SAFETY: only read.
-    if let Some(holder) = unsafe { FLOWS4.get(first.other_key) } {
-        if !conntrack::is_closing(holder.state) {
-            return GO_ON;
-        }
-        if !reuse {
-            first.reusable = u32::from(port);
-            if i < TRIES_BEFORE_REUSE {
-                return GO_ON;
-            }
-        }
-        // Crowded: a connection that both sides have closed makes room. Its client's direction goes first, so that
-        // nothing translates to this tuple any more when it is given away.
-        let holder_key = first.other_key.peer(holder);
-        let _ = FLOWS4.remove(holder_key);
-        let _ = FLOWS4.remove(first.other_key);
+    work.other_key.dport = Be16::new(port);
+    if !make_room::<F>(work, i, port, reuse) {
+        return GO_ON;
     }
-    first.flow = retarget(&first.key, &first.flow, port);
-    first.other = first.flow.mirror(&first.key);
-    match HALF_OPEN4.insert(first.other_key, &first.other, BPF_NOEXIST.into()) {
-        Ok(()) => first.outcome = FOUND,
+    work.flow = retarget::<F>(&work.key, &work.flow, port);
+    work.other = work.flow.mirror(&work.key);
+    match F::half_open().insert(work.other_key, &work.other, BPF_NOEXIST.into()) {
+        Ok(()) => work.outcome = outcome::FOUND,
         Err(EEXIST) => {
             // SAFETY: only read.
-            if let Some(holder) = unsafe { HALF_OPEN4.get(first.other_key) }
-                && (first.oldest == 0 || age(first.oldest_created, holder.created) > 0)
+            if let Some(holder) = unsafe { F::half_open().get(work.other_key) }
+                && (work.oldest == 0 || age(work.oldest_created, holder.created) > 0)
             {
-                first.oldest = u32::from(port);
-                first.oldest_created = holder.created;
+                work.oldest = u32::from(port);
+                work.oldest_created = holder.created;
             }
             return GO_ON;
         }
-        Err(_) => first.outcome = REFUSED,
+        Err(_) => work.outcome = outcome::REFUSED,
     }
     STOP
+}
+
+/// Whether no confirmed connection has the tuple of `work.other_key`. Where it is crowded, one that both sides have
+/// closed gives way.
+#[inline(always)]
+pub fn make_room<F: Family>(work: &mut Work<F::Addr>, i: u32, port: u16, reuse: bool) -> bool {
+    // SAFETY: only read.
+    let Some(holder) = (unsafe { F::flows().get(work.other_key) }) else {
+        return true;
+    };
+    if !conntrack::is_closing(holder.state) {
+        return false;
+    }
+    if !reuse {
+        work.reusable = u32::from(port);
+        if i < TRIES_BEFORE_REUSE {
+            return false;
+        }
+    }
+    // Its client's direction goes first, so that nothing translates to this tuple any more when it is given away.
+    let holder_key = work.other_key.peer(holder);
+    let _ = F::flows().remove(holder_key);
+    let _ = F::flows().remove(work.other_key);
+    true
 }
 
 /// Crowded by half-open connections: the table has room for more of them than there are ports, so a flood of SYNs would
 /// leave none to anybody else. As in the table itself, the older give way to the newer.
 #[inline(always)]
-fn evict(first: &mut First, port: u16) {
-    first.other_key.dport = Be16::new(port);
+fn evict<F: Family>(work: &mut Work<F::Addr>, port: u16) {
+    work.other_key.dport = Be16::new(port);
     // SAFETY: only read.
-    if let Some(holder) = unsafe { HALF_OPEN4.get(first.other_key) } {
+    if let Some(holder) = unsafe { F::half_open().get(work.other_key) } {
         // Its client's direction goes first, so that nothing translates to this tuple any more when it is given away.
-        let holder_key = first.other_key.peer(holder);
-        let _ = HALF_OPEN4.remove(holder_key);
-        let _ = HALF_OPEN4.remove(first.other_key);
+        let holder_key = work.other_key.peer(holder);
+        let _ = F::half_open().remove(holder_key);
+        let _ = F::half_open().remove(work.other_key);
     }
 }
 
 /// The same translation with another source port.
 #[inline(always)]
-fn retarget(key: &FlowKey4, flow: &Flow4, port: u16) -> Flow4 {
-    Flow4 {
+pub fn retarget<F: Family>(
+    key: &FlowKey<F::Addr>,
+    flow: &Flow<F::Addr>,
+    port: u16,
+) -> Flow<F::Addr> {
+    Flow {
         last_seen: flow.last_seen,
         created: flow.created,
         backend: flow.backend,
         next_hop: flow.next_hop,
         peer_next_hop: flow.peer_next_hop,
         state: flow.state,
-        ..Flow4::new(key, flow.saddr, flow.daddr, Be16::new(port), flow.dport)
+        ..Flow::new(key, flow.saddr, flow.daddr, Be16::new(port), flow.dport)
     }
 }
 
 /// Inserts the client's direction and counts the connection. If the same first packet got here on another CPU too, the
 /// one that inserted first wins and this one uses its entry.
 #[inline(always)]
-fn finish(first: &mut First, id: u32) -> Verdict {
-    if HALF_OPEN4.insert(first.key, &first.flow, BPF_NOEXIST.into()).is_err() {
-        let _ = HALF_OPEN4.remove(first.other_key);
+fn finish<F: Family>(work: &mut Work<F::Addr>, id: u32) -> Verdict {
+    if F::half_open().insert(work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
+        let _ = F::half_open().remove(work.other_key);
         // SAFETY: copied as a whole; see half_open.
-        let Some(winner) = (unsafe { HALF_OPEN4.get(first.key) }) else {
+        let Some(winner) = (unsafe { F::half_open().get(work.key) }) else {
             return stop(Counter::DropHalfOpen);
         };
-        first.flow = *winner;
+        work.flow = *winner;
         return CONTINUE;
     }
     if let Some(stats) = BACKEND_STATS.get_ptr_mut(id) {

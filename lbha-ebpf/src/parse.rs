@@ -1,42 +1,67 @@
-//! From a frame to a tuple.
-
-use core::mem::{MaybeUninit, offset_of};
+//! From a frame to its IP packet; the packet itself is read by `ipv4` and `ipv6`.
 
 use aya_ebpf::{helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 use lbha_common::{
-    addr::{Be16, Be32},
+    addr::Be16,
     counter::Counter,
-    flow::FlowKey4,
     nexthop::Interface,
-    wire::{
-        ETH_HEADER, IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, UDP_HEADER, VLAN_ID,
-        VLAN_TAG, ethertype, proto, tcp,
-    },
+    service::address,
+    wire::{ETH_HEADER, IPV4_HEADER, VLAN_ID, VLAN_TAG, ethertype},
 };
 
 use crate::{
     access::{load, within},
-    maps::ADDRESSES4,
+    family::{self, Family},
     verdict::{CONTINUE, Verdict, stop},
 };
 
 /// Where the headers of a packet lie, as packet pointers, and what was read on the way.
 pub struct Packet {
     pub data: usize,
-    /// IPv4 header.
+    /// IP header.
     pub l3: usize,
     /// TCP or UDP header; 20 or 8 bytes of it are in bounds.
     pub l4: usize,
     pub end: usize,
     /// VLAN tags of the frame.
     pub tags: u32,
-    /// IPv4 total length, not checked yet (see [`lengths`]).
+    /// EtherType behind the tags, as a raw load.
+    pub ethertype: u16,
+    /// Length of the IP packet, not checked yet (see [`Family::lengths`]).
     pub total_len: u32,
+    /// The fragment's identification as it stands in the packet.
+    pub id: u32,
     pub tcp_flags: u8,
+    /// Whether it is the first fragment of several.
     pub fragment: bool,
 }
 
-/// Layer 2: whether the frame is for this interface, and where its IPv4 header begins.
+impl Packet {
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self {
+            data: 0,
+            l3: 0,
+            l4: 0,
+            end: 0,
+            tags: 0,
+            ethertype: 0,
+            total_len: 0,
+            id: 0,
+            tcp_flags: 0,
+            fragment: false,
+        }
+    }
+
+    /// Loads the pointers of a packet anew; headers are looked for by whoever calls.
+    #[inline(always)]
+    pub fn reset(&mut self, ctx: &XdpContext) {
+        self.data = ctx.data();
+        self.end = ctx.data_end();
+    }
+}
+
+/// Layer 2: whether the frame is for this interface, and where its IP header begins. 20 bytes of it are in bounds.
 #[inline(always)]
 pub fn ethernet(ctx: &XdpContext, interface: &Interface, packet: &mut Packet) -> Verdict {
     let (data, end) = (ctx.data(), ctx.data_end());
@@ -58,6 +83,7 @@ pub fn ethernet(ctx: &XdpContext, interface: &Interface, packet: &mut Packet) ->
     let kind = unsafe { load::<u16>(data + 12) };
     if kind == ethertype::IPV4 && interface.tags == 0 {
         packet.tags = 0;
+        packet.ethertype = ethertype::IPV4;
         packet.l3 = data + ETH_HEADER;
         return CONTINUE;
     }
@@ -98,10 +124,7 @@ fn tagged(interface: &Interface, packet: &mut Packet, mut kind: u16) -> Verdict 
             }
         }
     }
-    if kind == ethertype::IPV6 {
-        return stop(Counter::PassIpv6);
-    }
-    if kind != ethertype::IPV4 {
+    if kind != ethertype::IPV4 && kind != ethertype::IPV6 {
         return stop(Counter::PassNotIp);
     }
     if tags != u32::from(interface.tags)
@@ -114,6 +137,7 @@ fn tagged(interface: &Interface, packet: &mut Packet, mut kind: u16) -> Verdict 
         return stop(Counter::PassMalformed);
     }
     packet.tags = tags;
+    packet.ethertype = kind;
     packet.l3 = l3;
     CONTINUE
 }
@@ -123,69 +147,11 @@ const fn is_tag(kind: u16) -> bool {
     kind == ethertype::VLAN || kind == ethertype::QINQ
 }
 
-/// Layers 3 and 4: the tuple, written when the answer is to continue.
+/// The second half of a [`lbha_common::flow::FlowKey`]: ports, protocol, side. A key is stored in words: the kernel's hash
+/// reads it in larger pieces than its fields at once, and a load that needs several stores waits for all of them to reach
+/// the cache.
 #[inline(always)]
-pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4>) -> Verdict {
-    let (l3, end) = (packet.l3, packet.end);
-    if !within(l3, IPV4_HEADER, end) {
-        return stop(Counter::PassMalformed);
-    }
-    // SAFETY: in bounds, checked above.
-    let (version_ihl, total_len, fragment, protocol) = unsafe {
-        (
-            load::<u8>(l3),
-            load::<u16>(l3 + 2),
-            load::<u16>(l3 + 6) & IPV4_FRAGMENT,
-            load::<u8>(l3 + 9),
-        )
-    };
-    let mut l4 = l3 + IPV4_HEADER;
-    if version_ihl != 0x45 {
-        let header = usize::from(version_ihl & 0x0f) * 4;
-        if version_ihl >> 4 != 4 || header < IPV4_HEADER {
-            return stop(Counter::PassMalformed);
-        }
-        l4 = l3 + header;
-    }
-    packet.l4 = l4;
-    packet.total_len = u32::from(u16::from_be(total_len));
-    packet.fragment = fragment != 0;
-    if fragment & IPV4_FRAGMENT_OFFSET != 0 {
-        // No ports in here. If its first fragment is ours it was dropped, and the kernel has nothing to put together.
-        return stop(Counter::PassFragment);
-    }
-
-    match protocol {
-        proto::TCP => {
-            if !within(l4, tcp::HEADER, end) {
-                return truncated(l3);
-            }
-            // SAFETY: in bounds, checked above.
-            packet.tcp_flags = unsafe { load::<u8>(l4 + 13) };
-        }
-        proto::UDP => {
-            if !within(l4, UDP_HEADER, end) {
-                return truncated(l3);
-            }
-            packet.tcp_flags = 0;
-        }
-        proto::ICMP => return stop(Counter::PassIcmp),
-        _ => return stop(Counter::PassProtocol),
-    }
-    // SAFETY: addresses lie in the IPv4 header, ports in the first 8 bytes of layer 4; both checked above. A key is two
-    // words without padding.
-    unsafe {
-        let words = key.as_mut_ptr().cast::<u64>();
-        words.write(load(l3 + 12));
-        words.add(1).write(second_word(load(l4), protocol, SIDE));
-    }
-    CONTINUE
-}
-
-/// The second half of a [`FlowKey4`]. The key is stored in words: the kernel's hash reads it in larger pieces than its
-/// fields at once, and a load that needs several stores waits for all of them to reach the cache.
-#[inline(always)]
-const fn second_word(ports: u32, protocol: u8, side: u8) -> u64 {
+pub const fn key_word(ports: u32, protocol: u8, side: u8) -> u64 {
     let (ports, protocol, side) = (ports as u64, protocol as u64, side as u64);
     if cfg!(target_endian = "little") {
         ports | protocol << 32 | side << 40
@@ -194,65 +160,25 @@ const fn second_word(ports: u32, protocol: u8, side: u8) -> u64 {
     }
 }
 
-const _: () = {
-    assert!(size_of::<FlowKey4>() == 16 && align_of::<FlowKey4>() == 8);
-    assert!(offset_of!(FlowKey4, saddr) == 0 && offset_of!(FlowKey4, daddr) == 4);
-    assert!(offset_of!(FlowKey4, sport) == 8 && offset_of!(FlowKey4, dport) == 10);
-    assert!(offset_of!(FlowKey4, proto) == 12 && offset_of!(FlowKey4, side) == 13);
-};
-
 /// A header that the packet is too short for: ours to drop when it is to a VIP, else the kernel's to complain about.
 #[inline(always)]
-fn truncated(l3: usize) -> Verdict {
-    // SAFETY: callers have checked the IPv4 header.
-    let daddr = Be32::from_raw(unsafe { load(l3 + 16) });
-    // SAFETY: the entry is only read, and never removed while its address is ours.
-    let what = unsafe { ADDRESSES4.get(daddr) }.copied().unwrap_or(0);
-    if what & lbha_common::service::address::VIP != 0 {
+pub fn truncated<F: Family>(daddr: F::Addr) -> Verdict {
+    if family::address::<F>(daddr) & address::VIP != 0 {
         stop(Counter::DropMalformed)
     } else {
         stop(Counter::PassMalformed)
     }
 }
 
-/// What must hold before a packet of ours is touched: its lengths agree, and its header checksum is right.
+/// Bytes of the frame from the IP header on, those that the first buffer does not hold included.
 #[inline(always)]
-pub fn lengths<const MULTI_BUFFER: bool>(
-    ctx: &XdpContext,
-    packet: &Packet,
-    protocol: u8,
-) -> Verdict {
-    let available = if MULTI_BUFFER {
+pub fn available<const MULTI_BUFFER: bool>(ctx: &XdpContext, packet: &Packet) -> usize {
+    if MULTI_BUFFER {
         // data_end covers the first buffer only.
         // SAFETY: a valid context.
         let whole = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
         (whole as usize).wrapping_sub(packet.l3 - packet.data)
     } else {
         packet.end - packet.l3
-    };
-    let minimum =
-        packet.l4 - packet.l3 + if protocol == proto::TCP { tcp::HEADER } else { UDP_HEADER };
-    if packet.total_len as usize > available || (packet.total_len as usize) < minimum {
-        return stop(Counter::DropMalformed);
     }
-    if packet.l4 - packet.l3 == IPV4_HEADER && !header_checksum_holds(packet.l3) {
-        return stop(Counter::DropChecksum);
-    }
-    CONTINUE
-}
-
-/// RFC 1812 §5.2.2: a router verifies the header checksum. Headers with options are updated incrementally without, so
-/// an error in them stays visible to the receiver.
-#[inline(always)]
-fn header_checksum_holds(l3: usize) -> bool {
-    // SAFETY: callers have checked the IPv4 header.
-    let sum = unsafe {
-        u64::from(load::<u32>(l3))
-            + u64::from(load::<u32>(l3 + 4))
-            + u64::from(load::<u32>(l3 + 8))
-            + u64::from(load::<u32>(l3 + 12))
-            + u64::from(load::<u32>(l3 + 16))
-    };
-    // Folding keeps the remainder. A multiplication is all that LLVM makes of this; and the sum is not 0, there is a version.
-    sum.is_multiple_of(0xffff)
 }

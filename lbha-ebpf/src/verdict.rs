@@ -13,12 +13,19 @@ pub const CONTINUE: Verdict = u32::MAX;
 /// Not a verdict either: begin again with the packet.
 pub const ANEW: Verdict = u32::MAX - 1;
 
+/// Nor this: not for whoever was asked.
+pub const NOT_MINE: Verdict = u32::MAX - 2;
+
+/// Nor these: another program goes on with the packet, see [`hand_to`].
+const HANDED: Verdict = 0xfffe_0000;
+
 /// The verdict of a counter that is not a forward.
 #[inline(always)]
 pub const fn stop(counter: Counter) -> Verdict {
     let action = match counter.class() {
         Class::Drop | Class::Hold => xdp_action::XDP_DROP,
-        Class::Pass | Class::Forward | Class::Answer => xdp_action::XDP_PASS,
+        Class::Pass | Class::Forward => xdp_action::XDP_PASS,
+        Class::Answer => xdp_action::XDP_TX,
     };
     action << 8 | counter as u32
 }
@@ -26,6 +33,18 @@ pub const fn stop(counter: Counter) -> Verdict {
 #[inline(always)]
 pub const fn forwarded(action: u32, counter: Counter) -> Verdict {
     action << 8 | counter as u32
+}
+
+/// Has a program of the program array ([`lbha_common::tail`]) go on with the packet.
+#[inline(always)]
+pub const fn hand_to(program: u32) -> Verdict {
+    HANDED | program
+}
+
+/// The program that a packet is handed to.
+#[inline(always)]
+pub const fn handed_to(verdict: Verdict) -> Option<u32> {
+    if verdict & 0xffff_0000 == HANDED { Some(verdict & 0xffff) } else { None }
 }
 
 #[inline(always)]
@@ -41,4 +60,15 @@ pub const fn index(verdict: Verdict) -> usize {
 #[inline(always)]
 pub const fn is_drop(verdict: Verdict) -> bool {
     action(verdict) == xdp_action::XDP_DROP
+}
+
+/// Whether the sender of a dropped packet is told why.
+#[inline(always)]
+pub const fn is_answered(verdict: Verdict) -> bool {
+    const ANSWERED: u64 = 1 << Counter::DropTtl as u64
+        | 1 << Counter::DropTooBig as u64
+        | 1 << Counter::DropNoPort as u64
+        | 1 << Counter::DropQuota as u64
+        | 1 << Counter::DropNoRoute as u64;
+    is_drop(verdict) && ANSWERED >> index(verdict) & 1 != 0
 }

@@ -303,12 +303,12 @@ struct Owner {
 
 impl Owner {
     fn of<A: Family>(state: &State, key: &FlowKey<A>, entry: &Flow<A>) -> Self {
-        if entry.is_masquerade() {
-            let rule = state.masquerades.get(&entry.backend);
-            // One that a daemon before this one had, and that has no sources any more.
-            let unnamed = || key.saddr.ip().to_string();
+        let rule = state.masquerades.get(&entry.backend);
+        if rule.is_some() || entry.is_masquerade() {
+            // One that a daemon before this one had has no sources any more.
             let name = rule.map(|rule| rule.name.clone()).filter(|name| !name.is_empty());
-            return Self { masquerade: Some(name.unwrap_or_else(unnamed)), ..Self::default() };
+            let masquerade = Some(name.unwrap_or_else(|| key.saddr.ip().to_string()));
+            return Self { masquerade, ..Self::default() };
         }
         let backend = state.backends.get(&entry.backend);
         Self {

@@ -13,7 +13,7 @@ use nix::{
     sys::statfs,
 };
 
-/// Every pinned map. What is not here is the program's own: rooms to work in, its ration of ICMP errors, aya-log's ring.
+/// Every pinned map. Not pinned: the limiter of ICMP errors, the clock, and aya-log's ring.
 pub const MAPS: &[&str] = &[
     "FLOWS4",
     "FLOWS6",
@@ -53,7 +53,9 @@ pub const MAPS: &[&str] = &[
     // A program array without a pin or another user's handle loses its entries.
     "TAILS",
     "TAILS_MB",
-    // On a restart the tail programs are replaced first: what the entry program before leaves there is read by the new ones.
+    // While programs are replaced one by one, an old one may leave something there for a new one.
+    "WORKSPACE4",
+    "WORKSPACE6",
     "SCRATCH",
     "INTERFACES",
     "SETTINGS",

@@ -86,7 +86,8 @@ impl<A: Family> Masquerades<A> {
             let identity = self.identify(&sources, &taken);
             let index = self.ids.acquire(&identity).ok_or(ApplyError::Masquerades(A::VERSION))?.0;
             taken.insert(identity);
-            let rule = rule(masquerade, owners.acquire(&owner::<A>(index))?);
+            let owner = owners.acquire(&owner::<A>(index))?;
+            let rule = rule(masquerade, owner, self.written.get(&index));
             if self.write_rule(index, rule)? || self.sources_of.get(&identity) != Some(&sources) {
                 let externals = rule.addresses[..usize::from(rule.count)].iter();
                 changes.push(Change::Masquerade(
@@ -195,22 +196,26 @@ fn owner<A: Family>(index: u32) -> Owner {
     if A::VERSION == 4 { Owner::Rule4(index) } else { Owner::Rule6(index) }
 }
 
-fn rule<A: Family>(masquerade: &Masquerade, owner: u32) -> Rule<A> {
-    let mut rule = Rule::default();
-    let externals = masquerade.externals.iter().copied().filter_map(A::of);
-    for (slot, external) in rule.addresses.iter_mut().zip(externals) {
-        *slot = external;
-        rule.count += 1;
-    }
+fn rule<A: Family>(masquerade: &Masquerade, owner: u32, before: Option<&Rule<A>>) -> Rule<A> {
     let (first, last) = masquerade.ports;
-    rule.owner = owner as u16;
-    rule.port_first = first;
-    rule.port_count = last.saturating_sub(first).saturating_add(1);
-    rule.max_ports = masquerade.max_ports;
-    rule.flags = rule_flag::VALID;
+    let externals: Vec<A> = masquerade.externals.iter().copied().filter_map(A::of).collect();
+    let mut rule = Rule {
+        // A packet may be between the number of addresses and its choice among them while the rule is replaced: there
+        // must be an address at every place, and when there is none any more, the last one.
+        addresses: before.map(|before| before.addresses).unwrap_or_default(),
+        count: externals.len().min(MAX_ADDRESSES) as u16,
+        owner: owner as u16,
+        port_first: first,
+        port_count: last.saturating_sub(first).saturating_add(1),
+        max_ports: masquerade.max_ports,
+        flags: rule_flag::VALID,
+        _pad: 0,
+    };
+    for (slot, external) in rule.addresses.iter_mut().zip(externals.iter().cycle()) {
+        *slot = *external;
+    }
     if masquerade.endpoint_independent {
         rule.flags |= rule_flag::ENDPOINT_INDEPENDENT;
     }
-    debug_assert!(usize::from(rule.count) <= MAX_ADDRESSES);
     rule
 }

@@ -70,10 +70,14 @@ impl<A: Family> Bindings<A> {
         inside.chain(self.outside.values().map(|binding| binding.rule)).collect()
     }
 
-    /// A connection of a source.
-    pub fn saw(&mut self, (addr, port): (A, Be16), protocol: u8) {
-        if let Some((_, used)) =
+    /// A connection between a private host's address and port and what stands for them outside.
+    pub fn saw(&mut self, (addr, port): (A, Be16), outside: (A, Be16), protocol: u8) {
+        if self.inside.is_empty() {
+            return;
+        }
+        if let Some((binding, used)) =
             self.inside.get_mut(&BindingKey::new(addr, port, protocol, end::INSIDE))
+            && (binding.addr, binding.port) == outside
         {
             *used = true;
         }

@@ -16,7 +16,6 @@ use std::{
 };
 
 use lbha_common::{
-    addr::Be16,
     conntrack::Phase,
     flow::{Flow, FlowKey},
     time::{age, ticks, ticks_covering},
@@ -219,7 +218,7 @@ fn sweep_family<A: Family>(
                 // The other direction's too: its entry may have been evicted, and is made again from this one.
                 tally.in_use.hops.extend([entry.next_hop, entry.peer_next_hop]);
                 let orphaned =
-                    entry.is_masquerade() && !externals.contains(&outside(key, entry).0);
+                    entry.is_masquerade() && !externals.contains(&external(key, entry));
                 if orphaned || timeouts.idle(key.proto, entry, half_open, now) {
                     ended.push((*key, *entry, orphaned));
                 } else {
@@ -268,9 +267,14 @@ impl<A: Family> Tally<A> {
         entry: &Flow<A>,
         by_owner: &mut HashMap<u16, u64>,
     ) {
-        if entry.is_masquerade() {
-            self.bindings.saw(inside(key, entry), key.proto);
-        }
+        // Those that came in through a binding look like a service's, with the remote host as the client.
+        let outbound = entry.is_masquerade();
+        let (own, other) = if outbound == entry.is_reply() {
+            ((entry.daddr, entry.dport), (key.daddr, key.dport))
+        } else {
+            ((key.saddr, key.sport), (entry.saddr, entry.sport))
+        };
+        self.bindings.saw(own, other, key.proto);
         // A connection is counted once, by the entry of the direction that opened it.
         if entry.is_reply() {
             return;
@@ -288,14 +292,9 @@ impl<A: Family> Tally<A> {
     }
 }
 
-/// The private end of a masqueraded connection.
-fn inside<A: Family>(key: &FlowKey<A>, entry: &Flow<A>) -> (A, Be16) {
-    if entry.is_reply() { (entry.daddr, entry.dport) } else { (key.saddr, key.sport) }
-}
-
-/// What stands for the private end outside.
-fn outside<A: Family>(key: &FlowKey<A>, entry: &Flow<A>) -> (A, Be16) {
-    if entry.is_reply() { (key.daddr, key.dport) } else { (entry.saddr, entry.sport) }
+/// The external address of a masqueraded connection.
+fn external<A: Family>(key: &FlowKey<A>, entry: &Flow<A>) -> A {
+    if entry.is_reply() { key.daddr } else { entry.saddr }
 }
 
 /// What became of an entry that was to be ended.

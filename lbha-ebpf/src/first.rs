@@ -1,0 +1,93 @@
+//! Packets that belong to no confirmed connection: a program of its own, so that the way of all others stays short, for
+//! the verifier too.
+
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use lbha_common::{
+    counter::Counter,
+    stats::InterfaceStats,
+    wire::{ETH_HEADER, UDP_HEADER, VLAN_TAG, proto, tcp},
+};
+
+use crate::{
+    access::{load, within},
+    datapath::finish,
+    family::Family,
+    forward::forward,
+    maps::INTERFACE_STATS,
+    open::first_packet,
+    parse::Packet,
+    verdict::{CONTINUE, Verdict, stop},
+    workspace::Work,
+};
+
+/// The furthest that the layer 4 header may begin: the verifier wants to know.
+const MAX_L4: u32 = 0x3fff;
+
+/// Goes on with the packet that another program has described in the workspace.
+#[inline(always)]
+pub fn run<F: Family, const MULTI_BUFFER: bool>(ctx: &XdpContext) -> u32 {
+    let Some(work) = F::workspace().get_ptr_mut(0) else {
+        return xdp_action::XDP_DROP;
+    };
+    // SAFETY: a per-CPU slot, and XDP programs do not nest: nobody else looks at it during this packet.
+    let work = unsafe { &mut *work };
+    let side = u32::from(work.key.side);
+    let Some(stats) = INTERFACE_STATS.get_ptr_mut(side) else {
+        return xdp_action::XDP_DROP;
+    };
+    let verdict = decide::<F, MULTI_BUFFER>(ctx, work, stats);
+    finish::<F, MULTI_BUFFER>(ctx, side, verdict, stats)
+}
+
+#[inline(always)]
+pub fn decide<F: Family, const MULTI_BUFFER: bool>(
+    ctx: &XdpContext,
+    work: &mut Work<F::Addr>,
+    stats: *mut InterfaceStats,
+) -> Verdict {
+    let mut packet = Packet::new();
+    let protocol = work.key.proto;
+    if !locate::<F>(ctx, work, protocol, &mut packet) {
+        return stop(Counter::DropMalformed);
+    }
+    work.seq = 0;
+    work.ack = 0;
+    if protocol == proto::TCP {
+        // SAFETY: in bounds (`locate`).
+        unsafe {
+            work.seq = u32::from_be(load(packet.l4 + 4));
+            work.ack = u32::from_be(load(packet.l4 + 8));
+        }
+    }
+    let verdict = first_packet::<F>(work);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    // SAFETY: what changes in a flow while it is read is whole words.
+    let flow = unsafe { &*(&raw const work.flow) };
+    forward::<F, MULTI_BUFFER>(ctx, &packet, protocol, work.key.side.into(), flow, stats)
+}
+
+/// Finds the headers again where they were found before.
+#[inline(always)]
+fn locate<F: Family>(
+    ctx: &XdpContext,
+    work: &Work<F::Addr>,
+    protocol: u8,
+    packet: &mut Packet,
+) -> bool {
+    packet.data = ctx.data();
+    packet.end = ctx.data_end();
+    if !within(packet.data, ETH_HEADER + 2 * VLAN_TAG, packet.end) {
+        return false;
+    }
+    packet.l3 = packet.data + (work.l3 & 0x1f) as usize;
+    packet.l4 = packet.data + (work.l4 & MAX_L4) as usize;
+    packet.tags = work.tags;
+    packet.total_len = work.total_len;
+    packet.tcp_flags = work.tcp_flags;
+    packet.fragment = work.fragment != 0;
+    packet.id = work.id;
+    let header = if protocol == proto::TCP { tcp::HEADER } else { UDP_HEADER };
+    within(packet.l3, F::HEADER, packet.end) && within(packet.l4, header, packet.end)
+}
