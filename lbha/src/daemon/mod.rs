@@ -208,8 +208,7 @@ impl Daemon {
         let neighbours = monitor.neighbours();
         let keeper = NeighbourKeeper::spawn(states.clone(), neighbours.clone())?;
         keeper.watch(watched);
-        let (sweeper, sweeps) =
-            Sweeper::spawn(pins.root(), timeouts(&options.config), externals)?;
+        let (sweeper, sweeps) = Sweeper::spawn(pins.root(), timeouts(&options.config), externals)?;
         let refusals = Refusals::new(shared.refused());
         let daemon = Self {
             options,

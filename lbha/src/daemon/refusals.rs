@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_first_refusal_is_told_at_once_and_then_there_is_a_line_a_minute() {
-        let (start, refused) = (Instant::now(), |n| Refused { no_free_port: n, ..Refused::default() });
+        let (start, refused) =
+            (Instant::now(), |n| Refused { no_free_port: n, ..Refused::default() });
         let mut refusals = Refusals::new(refused(100));
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(refusals.observe(refused(100), at(0)), None, "of the daemon before");

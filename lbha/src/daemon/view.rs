@@ -320,12 +320,7 @@ impl Owner {
 }
 
 /// A row without its times.
-fn flow<A: Family>(
-    key: &FlowKey<A>,
-    entry: &Flow<A>,
-    owner: &Owner,
-    phase: Phase,
-) -> types::Flow {
+fn flow<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, owner: &Owner, phase: Phase) -> types::Flow {
     let socket = |addr: A, port: Be16| SocketAddr::new(addr.ip(), port.get());
     types::Flow {
         protocol: match key.proto {

@@ -113,8 +113,10 @@ impl Programs {
             name: name.to_owned(),
             source: source.into(),
         };
-        let program =
-            self.ebpf.program_mut(name).ok_or_else(|| LoadError::Missing(format!("program {name}")))?;
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| LoadError::Missing(format!("program {name}")))?;
         let program: &mut Xdp = program.try_into().map_err(error)?;
         if program.fd().is_err() {
             program.load().map_err(error)?;
@@ -131,9 +133,14 @@ impl Programs {
         let (array, suffix) = if multi_buffer { ("TAILS_MB", "_mb") } else { ("TAILS", "") };
         for (index, name) in (0..).zip(tail::NAMES) {
             let name = format!("{name}{suffix}");
-            let program = self.named(&name)?.fd().and_then(|fd| fd.try_clone().map_err(ProgramError::IOError));
-            let program = program
-                .map_err(|source| LoadError::Program { name: name.clone(), source: source.into() })?;
+            let program = self
+                .named(&name)?
+                .fd()
+                .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError));
+            let program = program.map_err(|source| LoadError::Program {
+                name: name.clone(),
+                source: source.into(),
+            })?;
             let map = self.ebpf.map_mut(array);
             let map = map.ok_or_else(|| LoadError::Missing(format!("map {array}")))?;
             ProgramArray::try_from(map)

@@ -114,9 +114,10 @@ impl<A: Family> Masquerades<A> {
 
     /// The rule that has one of these sources, if it is not taken yet, or a new one.
     fn identify(&mut self, sources: &BTreeSet<IpPrefix>, taken: &BTreeSet<Identity>) -> Identity {
-        let known = self.sources_of.iter().find(|(identity, of_rule)| {
-            !taken.contains(identity) && !of_rule.is_disjoint(sources)
-        });
+        let known = self
+            .sources_of
+            .iter()
+            .find(|(identity, of_rule)| !taken.contains(identity) && !of_rule.is_disjoint(sources));
         known.map_or_else(
             || {
                 self.next += 1;
@@ -182,9 +183,7 @@ impl<A: Family> Masquerades<A> {
                 || rule.is_some_and(|rule| in_use.owners.contains(&rule.owner))
         };
         for (identity, index) in self.ids.release(in_use.sweep, used) {
-            self.rules
-                .set(index, Rule::default(), 0)
-                .map_err(map_error_of::<A, _>("RULES"))?;
+            self.rules.set(index, Rule::default(), 0).map_err(map_error_of::<A, _>("RULES"))?;
             self.written.remove(&index);
             self.sources_of.remove(&identity);
         }

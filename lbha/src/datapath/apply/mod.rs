@@ -251,10 +251,7 @@ fn map_error<E: std::error::Error + Send + Sync + 'static>(
 fn map_error_of<A: Family, E: std::error::Error + Send + Sync + 'static>(
     map: &str,
 ) -> impl FnOnce(E) -> ApplyError {
-    move |source| ApplyError::Map {
-        map: format!("{map}{}", A::VERSION),
-        source: Box::new(source),
-    }
+    move |source| ApplyError::Map { map: format!("{map}{}", A::VERSION), source: Box::new(source) }
 }
 
 /// Removing what is not there is what was wanted.

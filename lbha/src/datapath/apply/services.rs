@@ -93,10 +93,7 @@ impl Services {
                 changes.push(Change::ServiceChanged(*id));
             }
             if before != Some(&entry) {
-                family
-                    .services
-                    .insert(key, entry, 0)
-                    .map_err(map_error_of::<A, _>("SERVICES"))?;
+                family.services.insert(key, entry, 0).map_err(map_error_of::<A, _>("SERVICES"))?;
                 family.written.insert(*id, entry);
             }
         }
@@ -245,12 +242,7 @@ impl<A: Family> FamilyServices<A> {
     }
 
     /// A server has lost its index. Its tuple is nobody's business any more, unless another service has the same server.
-    pub fn forget(
-        &mut self,
-        key: &BackendKey,
-        id: u32,
-        owners: &Owners,
-    ) -> Result<(), ApplyError> {
+    pub fn forget(&mut self, key: &BackendKey, id: u32, owners: &Owners) -> Result<(), ApplyError> {
         if self.written_backends.remove(&id).is_none() {
             return Ok(());
         }

@@ -84,13 +84,7 @@ impl<A: Family> Bindings<A> {
     }
 
     /// Removes what no connection uses and is older than the timeout, and ends that have lost their other one.
-    pub fn finish(
-        self,
-        table: &mut Bound<A>,
-        timeout: Duration,
-        now: u32,
-        usage: &mut Usage<A>,
-    ) {
+    pub fn finish(self, table: &mut Bound<A>, timeout: Duration, now: u32, usage: &mut Usage<A>) {
         let Self { inside, mut outside } = self;
         for (key, (binding, used)) in inside {
             let other = BindingKey::new(binding.addr, binding.port, key.proto, end::OUTSIDE);

@@ -217,8 +217,7 @@ fn sweep_family<A: Family>(
                 result.in_use.owners.insert(entry.backend);
                 // The other direction's too: its entry may have been evicted, and is made again from this one.
                 tally.in_use.hops.extend([entry.next_hop, entry.peer_next_hop]);
-                let orphaned =
-                    entry.is_masquerade() && !externals.contains(&external(key, entry));
+                let orphaned = entry.is_masquerade() && !externals.contains(&external(key, entry));
                 if orphaned || timeouts.idle(key.proto, entry, half_open, now) {
                     ended.push((*key, *entry, orphaned));
                 } else {

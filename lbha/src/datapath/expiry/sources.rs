@@ -30,7 +30,9 @@ impl<A: Family> Sources<A> {
     /// What the program has counted so far.
     pub fn read(begun: &Table<A, u64>) -> io::Result<Self> {
         let begun = all(begun)?.into_iter();
-        Ok(Self(begun.map(|(source, begun)| (source, Counted { begun, alive: 0, _pad: 0 })).collect()))
+        Ok(Self(
+            begun.map(|(source, begun)| (source, Counted { begun, alive: 0, _pad: 0 })).collect(),
+        ))
     }
 
     /// A connection.
@@ -109,8 +111,8 @@ mod tests {
             let rows = sources.largest(at_most).into_iter();
             rows.map(|row| (row.address.to_string(), row.connections)).collect::<Vec<_>>()
         };
-        let expected =
-            [("0.0.0.3", 3), ("0.0.0.2", 2), ("0.0.0.1", 1), ("0.0.0.5", 1)].map(|(a, n)| (a.to_owned(), n));
+        let expected = [("0.0.0.3", 3), ("0.0.0.2", 2), ("0.0.0.1", 1), ("0.0.0.5", 1)]
+            .map(|(a, n)| (a.to_owned(), n));
         assert_eq!(rows(10), expected, "4 has none, 99 is not counted");
         assert_eq!(rows(2), expected[..2]);
     }
