@@ -23,8 +23,8 @@ fn servers(count: u8) -> Desired {
     www(&mut desired).servers.clear();
     for n in 0..count {
         let address = server(n);
-        www(&mut desired).servers.push(Server { address, ..template.clone() });
-        desired.hops.insert((address, 32), private_hop([2, 0, 0, 0, 1, 0x10 + n]));
+        www(&mut desired).servers.push(Server { address: address.into(), ..template.clone() });
+        desired.hops.insert(host(address), private_hop([2, 0, 0, 0, 1, 0x10 + n]));
     }
     desired
 }
@@ -46,7 +46,7 @@ fn syns(first: u32, count: u32) -> Vec<Vec<u8>> {
 fn chosen<'a>(results: impl IntoIterator<Item = &'a (u32, Vec<u8>)>) -> Vec<Ipv4Addr> {
     let server = |(action, frame): &(u32, Vec<u8>)| {
         assert_eq!(*action, action::REDIRECT);
-        parse(frame).unwrap().ip.dst
+        v4(parse(frame).unwrap().destination())
     };
     results.into_iter().map(server).collect()
 }
@@ -64,7 +64,7 @@ fn tally(servers: &[Ipv4Addr]) -> BTreeMap<Ipv4Addr, usize> {
     tally
 }
 
-const LARGE: Sizes = Sizes { max_connections: 64, max_half_open: 16384 };
+const LARGE: Sizes = Sizes { max_connections: 64, max_connections_v6: 64, max_half_open: 16384 };
 
 #[test]
 fn weights_are_slots_and_slots_are_taken_in_order() {
@@ -125,7 +125,7 @@ fn a_client_stays_with_its_server_whatever_its_port() {
         for port in 2000..2010 {
             assert_eq!(prog.begin(at(client, port), vip()).server, first);
         }
-        servers.push(*first.ip());
+        servers.push(v4(first));
     }
     assert_eq!(tally(&servers).len(), 5, "clients are spread");
 }
@@ -157,7 +157,7 @@ fn a_drained_server_keeps_its_connections_and_gets_no_new_ones() {
     www(&mut desired).slots = vec![1];
     prog.apply(&desired);
     for n in 20..40 {
-        assert_eq!(prog.connect(client(n), vip()).server.ip(), &WEB[1]);
+        assert_eq!(prog.connect(client(n), vip()).server.ip(), WEB[1]);
     }
     for connection in half_open {
         prog.private(connection.answer()).forwarded();
@@ -172,7 +172,7 @@ fn a_drained_server_keeps_its_connections_and_gets_no_new_ones() {
     www(&mut desired).slots = vec![0];
     prog.apply(&desired);
     let kept = prog.connect(client(50), vip());
-    assert_eq!(kept.server.ip(), &WEB[1]);
+    assert_eq!(kept.server.ip(), WEB[1]);
 }
 
 #[test]
@@ -195,7 +195,10 @@ fn connections_of_a_removed_server_and_of_a_removed_service_go_on() {
 #[test]
 fn a_swap_under_load_loses_nothing() {
     let desired = desired();
-    let mut prog = Prog::sized(&desired, Sizes { max_connections: 64, max_half_open: 16384 });
+    let mut prog = Prog::sized(
+        &desired,
+        Sizes { max_connections: 64, max_connections_v6: 64, max_half_open: 16384 },
+    );
     let open: Vec<Connection> = (0..20).map(|n| prog.connect(client(n), vip())).collect();
     // New connections with packets of the open ones between them.
     let list = |first: u32| {
@@ -222,12 +225,12 @@ fn a_swap_under_load_loses_nothing() {
                 assert_eq!(packet.destination(), connection.server);
                 assert_eq!(packet.source(), connection.source);
             } else {
-                assert!(WEB.contains(&packet.ip.dst));
+                assert!(WEB.contains(&v4(packet.destination())));
             }
         }
     }
     for n in 100..110 {
-        assert_eq!(prog.begin(client(n), vip()).server.ip(), &WEB[1], "the last table counts");
+        assert_eq!(prog.begin(client(n), vip()).server.ip(), WEB[1], "the last table counts");
     }
 }
 
@@ -236,7 +239,7 @@ fn a_server_that_is_added_gets_its_turn() {
     let mut desired = servers(3);
     www(&mut desired).slots = vec![0, 1];
     let mut prog = Prog::with(&desired);
-    desired.routes.insert((server(2), 32), Route::Hop);
+    desired.routes.insert(host(server(2)), Route::Hop);
     www(&mut desired).slots = vec![0, 1, 2];
     prog.apply(&desired);
     let tally = tally(&choices(&mut prog, &syns(0, 30)));

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use lbha::datapath::{
@@ -18,7 +18,7 @@ use lbha_tests::{
     prog::*,
 };
 
-const DNS: ServiceId = ServiceId { vip: VIP, port: 53, protocol: UDP };
+const DNS: ServiceId = ServiceId { port: 53, protocol: UDP, ..WWW };
 
 /// The guide's network with a second service on the same servers.
 fn with_service(id: ServiceId, server_port: u16) -> Desired {
@@ -51,7 +51,7 @@ fn udp_checksum(frame: &[u8]) -> u16 {
 fn a_datagram_is_answered_and_the_next_one_confirms() {
     let mut prog = dns();
     let query = prog.public(Frame::udp(client(0), at(VIP, 53)).payload(b"query")).forwarded();
-    assert_eq!((query.destination(), query.ip.src), (at(WEB[0], 53), PRIVATE));
+    assert_eq!((query.destination(), query.ip.src), (at(WEB[0], 53), PRIVATE.into()));
     assert_eq!(query.payload, b"query");
     let again = prog.public(Frame::udp(client(0), at(VIP, 53))).forwarded();
     assert_eq!((again.source(), again.destination()), (query.source(), query.destination()));
@@ -130,7 +130,7 @@ fn nat_mode_tells_two_services_on_one_server_apart() {
     let first = prog.connect(client(0), vip());
     let second = prog.connect(client(0), at(VIP, 8080));
     assert_eq!(first.server, second.server);
-    assert_eq!((first.source, second.source.ip()), (client(0), &CLIENT));
+    assert_eq!((first.source, second.source.ip()), (client(0), CLIENT.into()));
     assert_ne!(first.source.port(), second.source.port());
     assert!(second.source.port() >= 1024);
     prog.carries(&first);
@@ -141,7 +141,7 @@ fn nat_mode_tells_two_services_on_one_server_apart() {
 /// A server opens a connection to the service, and gets to whichever has its turn.
 fn hairpin(mut desired: Desired) {
     for server in WEB {
-        desired.routes.insert((server, 32), Route::Hop);
+        desired.routes.insert(host(server), Route::Hop);
     }
     let mut prog = Prog::with(&desired);
     for turn in WEB {
@@ -248,7 +248,7 @@ fn a_port_of_an_old_half_open_connection_is_given_again_when_ports_are_short() {
         prog.private(one.answer()).forwarded();
     }
     let mut started = |one: &Connection, ticks: u32| {
-        let table = &mut prog.flows.half_open.entries;
+        let table = &mut prog.flows.v4.half_open.entries;
         for key in [one.client_key(), one.server_key()] {
             let mut entry = table.get(&key, 0).unwrap();
             entry.created = entry.created.wrapping_add(ticks);
@@ -278,20 +278,20 @@ fn a_client_that_tries_again_leaves_a_server_that_has_gone_before_it_answered() 
     let mut prog = Prog::with(&desired);
     let silent = prog.begin(client(0), vip());
     let answered = prog.begin(client(1), vip());
-    let gone = [silent.server, answered.server].map(|server| *server.ip());
+    let gone = [silent.server, answered.server].map(|server| v4(server));
     assert_eq!(gone, WEB, "one each");
     prog.private(answered.answer()).forwarded();
 
     for web in WEB {
-        desired.hops.get_mut(&(web, 32)).unwrap().dmac = None;
+        desired.hops.get_mut(&host(web)).unwrap().dmac = None;
     }
     prog.apply(&desired);
     prog.public(Frame::syn(client(0), vip())).dropped(Counter::DropUnresolved);
-    desired.hops.get_mut(&(WEB[1], 32)).unwrap().dmac = Some(WEB_MAC[1]);
+    desired.hops.get_mut(&host(WEB[1])).unwrap().dmac = Some(WEB_MAC[1]);
     www(&mut desired).slots = vec![1];
     prog.apply(&desired);
     let again = prog.connect(client(0), vip());
-    assert_eq!(again.server.ip(), &WEB[1]);
+    assert_eq!(again.server.ip(), WEB[1]);
     prog.carries(&again);
     // A server that has answered is the one that the client knows.
     prog.public(answered.from_client()).forwarded();
@@ -318,7 +318,7 @@ fn cpus_that_choose_ports_at_once_never_choose_the_same() {
         }
         let mut prog = Prog::with(&desired);
         let results = prog.run_at_once(INTERNET, &crowds(4, 75, preferred), |_| ());
-        let mut given: BTreeSet<(SocketAddrV4, SocketAddrV4)> = BTreeSet::new();
+        let mut given: BTreeSet<(SocketAddr, SocketAddr)> = BTreeSet::new();
         let mut refused = 0;
         for (action, frame) in results.into_iter().flatten() {
             if action == action::DROP {
@@ -339,7 +339,10 @@ fn cpus_that_choose_ports_at_once_never_choose_the_same() {
 
 #[test]
 fn a_first_packet_on_two_cpus_at_once_makes_one_connection() {
-    let mut prog = Prog::sized(&desired(), Sizes { max_connections: 64, max_half_open: 4096 });
+    let mut prog = Prog::sized(
+        &desired(),
+        Sizes { max_connections: 64, max_connections_v6: 64, max_half_open: 4096 },
+    );
     // Both threads send the same SYNs.
     let list = crowds(1, 200, |_| 40000).remove(0);
     let results = prog.run_at_once(INTERNET, &[list.clone(), list], |_| ());

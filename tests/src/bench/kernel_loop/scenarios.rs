@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lbha::datapath::{
-    Desired, batch,
-    desired::{Interface, Route, Server, Service, ServiceId},
-    expiry,
-    loader::Sizes,
+use lbha::{
+    datapath::{
+        Desired, batch,
+        desired::{Interface, Route, Server, Service, ServiceId},
+        expiry,
+        loader::Sizes,
+    },
+    net::IpPrefix,
 };
 use lbha_common::{
     addr::{Be16, Be32},
@@ -25,8 +28,8 @@ use super::layout;
 use crate::{
     packet::{ETHERTYPE_VLAN, Frame, tcp_flags::*},
     prog::{
-        PRIVATE, PRIVATE_MAC, PUBLIC, PUBLIC_MAC, Prog, ROUTER_MAC, TCP, UDP, VIP, private_hop,
-        public_hop,
+        PRIVATE, PRIVATE_MAC, PUBLIC, PUBLIC_MAC, Prog, ROUTER_MAC, TCP, UDP, VIP, at, host,
+        private_hop, public_hop, v4,
     },
 };
 
@@ -52,13 +55,13 @@ pub struct Set {
 
 /// Enough that as many half-open connections as the table holds never run out of source ports.
 const SERVERS: u16 = 64;
-const FULLNAT: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
-const NAT: SocketAddrV4 = SocketAddrV4::new(VIP, 81);
-const DNS: SocketAddrV4 = SocketAddrV4::new(VIP, 53);
+const FULLNAT: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), 80);
+const NAT: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), 81);
+const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), 53);
 const VLAN: u16 = 1234;
 
 /// The first client of many. The loop adds to the address's first half what it takes from the second.
-const FIRST_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(20, 0, 255, 255), 40000);
+const FIRST_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(20, 0, 255, 255)), 40000);
 /// The connections that the program itself has opened.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -79,9 +82,10 @@ pub const SETS: [(&[&str], Make); 4] = [
 
 /// Known connections, new ones, and what is none of either.
 fn plain(object: &[u8]) -> Result<Set> {
-    let sizes = Sizes { max_connections: 1 << 16, max_half_open: MAX_HALF_OPEN };
+    let sizes =
+        Sizes { max_connections: 1 << 16, max_connections_v6: 64, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
-    let client = |n: u16| SocketAddrV4::new(CLIENT, 50000 + n);
+    let client = |n: u16| at(CLIENT, 50000 + n);
     let tcp = |client, to| {
         Frame::tcp(client, to).seq(1001).ack(9001).flags(ACK | PSH).payload(&[0x5a; 10])
     };
@@ -114,7 +118,7 @@ fn plain(object: &[u8]) -> Result<Set> {
     arp.resize(layout::HEADER, 0);
     let mut ipv6 = arp.clone();
     ipv6[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
-    let ssh = SocketAddrV4::new(PUBLIC, 22);
+    let ssh = at(PUBLIC, 22);
 
     let mut scenarios = vec![
         hit("tcp-v4-hit", in_public(tcp(client(0), FULLNAT))),
@@ -154,7 +158,8 @@ fn plain(object: &[u8]) -> Result<Set> {
 /// Hits in a table of a million connections: of a few of them, as traffic has it, and of all of them in turn, where each hit
 /// waits for memory.
 fn million(object: &[u8]) -> Result<Set> {
-    let sizes = Sizes { max_connections: MANY, max_half_open: MAX_HALF_OPEN };
+    let sizes =
+        Sizes { max_connections: MANY, max_connections_v6: 64, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let template = template(&mut prog)?;
     insert(&prog, &template, MANY, expiry::now())?;
@@ -173,9 +178,9 @@ fn million(object: &[u8]) -> Result<Set> {
 
 /// One tag on the public side: the same on the private side, or none.
 fn vlan(object: &[u8], same: bool) -> Result<Set> {
-    let sizes = Sizes { max_connections: 4096, max_half_open: 4096 };
+    let sizes = Sizes { max_connections: 4096, max_connections_v6: 64, max_half_open: 4096 };
     let mut prog = Prog::of(object, &network(Some(same)), sizes);
-    let client = SocketAddrV4::new(CLIENT, 50000);
+    let client = at(CLIENT, 50000);
     let inside = |frame: Frame| if same { frame.vlan(VLAN) } else { frame };
     let syn = prog.public(Frame::syn(client, FULLNAT).seq(1000).vlan(VLAN)).forwarded();
     let answer = Frame::tcp(syn.destination(), syn.source()).flags(SYN | ACK).seq(9000).ack(1001);
@@ -202,24 +207,24 @@ pub fn network(vlan: Option<bool>) -> Desired {
         seed: 7,
         servers: (0..SERVERS)
             .map(|n| Server {
-                address: server(n),
+                address: server(n).into(),
                 port,
                 keep_client,
-                source: Some(PRIVATE),
+                source: Some(PRIVATE.into()),
                 source_ports: (1024, 32767),
             })
             .collect(),
         slots: (0..SERVERS).collect(),
     };
-    let id = |to: SocketAddrV4, protocol| ServiceId { vip: *to.ip(), port: to.port(), protocol };
+    let id = |to: SocketAddr, protocol| ServiceId { vip: to.ip(), port: to.port(), protocol };
     let mut hops = BTreeMap::new();
     let mut router = public_hop(ROUTER_MAC);
     router.tags.clone_from(&public);
-    hops.insert((Ipv4Addr::UNSPECIFIED, 0), router);
+    hops.insert(IpPrefix::DEFAULT_V4, router);
     for n in 0..SERVERS {
         let mut hop = private_hop(server_mac(n));
         hop.tags.clone_from(&private);
-        hops.insert((server(n), 32), hop);
+        hops.insert(host(server(n)), hop);
     }
     Desired {
         interfaces: [
@@ -232,10 +237,10 @@ pub fn network(vlan: Option<bool>) -> Desired {
             (id(NAT, TCP), service(8081, true)),
             (id(DNS, UDP), service(53, false)),
         ]),
-        routes: BTreeMap::from([((Ipv4Addr::UNSPECIFIED, 0), Route::Hop)]),
+        routes: BTreeMap::from([(IpPrefix::DEFAULT_V4, Route::Hop)]),
         hops,
-        lingering: BTreeMap::new(),
-        local: [PUBLIC, PRIVATE].into(),
+        local: [PUBLIC.into(), PRIVATE.into()].into(),
+        ..Desired::default()
     }
 }
 
@@ -252,13 +257,13 @@ fn server_mac(n: u16) -> [u8; 6] {
 /// A connection as its server sees it.
 #[derive(Clone, Copy)]
 struct Connection {
-    source: SocketAddrV4,
-    server: SocketAddrV4,
+    source: SocketAddr,
+    server: SocketAddr,
     mac: [u8; 6],
 }
 
 /// Opens a connection through the program.
-fn connect(prog: &mut Prog, client: SocketAddrV4, to: SocketAddrV4) -> Result<Connection> {
+fn connect(prog: &mut Prog, client: SocketAddr, to: SocketAddr) -> Result<Connection> {
     let syn = prog.public(Frame::syn(client, to).seq(1000)).forwarded();
     let (source, server, mac) = (syn.source(), syn.destination(), syn.eth_dst);
     prog.private(Frame::tcp(server, source).flags(SYN | ACK).seq(9000).ack(1001)).forwarded();
@@ -275,10 +280,11 @@ fn reply(connection: Connection, frame: Frame) -> Vec<u8> {
 /// An entry towards each server as the program makes it, to learn the indices that the controller chose.
 pub fn template(prog: &mut Prog) -> Result<Vec<Flow4>> {
     for n in 0..SERVERS {
-        prog.public(Frame::syn(SocketAddrV4::new(CLIENT, 51000 + n), FULLNAT)).forwarded();
+        prog.public(Frame::syn(at(CLIENT, 51000 + n), FULLNAT)).forwarded();
     }
     let entries: Vec<Flow4> = prog
         .flows
+        .v4
         .half_open
         .entries
         .iter()
@@ -295,10 +301,10 @@ pub fn insert(prog: &Prog, template: &[Flow4], clients: u32, last_seen: u32) -> 
     let (mut keys, mut flows) = (Vec::new(), Vec::new());
     for n in 0..clients {
         let (address, port) = layout::client(n);
-        let address = FIRST_CLIENT.ip().to_bits() + (address << 16) - address;
+        let address = v4(FIRST_CLIENT).to_bits() + (address << 16) - address;
         let key = FlowKey4 {
             saddr: Be32::new(address),
-            daddr: FULLNAT.ip().to_owned().into(),
+            daddr: v4(FULLNAT).into(),
             sport: Be16::new(FIRST_CLIENT.port() + port as u16),
             dport: Be16::new(FULLNAT.port()),
             proto: TCP,
@@ -319,5 +325,5 @@ pub fn insert(prog: &Prog, template: &[Flow4], clients: u32, last_seen: u32) -> 
         keys.extend([key, key.peer(&flow)]);
         flows.extend([flow, flow.mirror(&key)]);
     }
-    batch::insert(&prog.flows.flows.data, &keys, &flows).context("insert connections")
+    batch::insert(&prog.flows.v4.flows.data, &keys, &flows).context("insert connections")
 }
