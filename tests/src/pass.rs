@@ -39,7 +39,8 @@ impl Pass {
         let bpffs = dir.mount_bpffs()?;
         let programs = namespace.run_in(|| {
             let pins = Pins::open(&bpffs)?;
-            let sizes = Sizes { max_connections: 1024, max_half_open: 1024 };
+            let sizes =
+                Sizes { max_connections: 1024, max_connections_v6: 1024, max_half_open: 1024 };
             let mut programs = Programs::load(&renamed(), &pins, sizes, 0)?;
             let index = if_nametoindex(device).with_context(|| format!("find {device}"))?;
             let program = programs.named(NAME)?;

@@ -132,7 +132,10 @@ impl Prog {
     }
 
     pub fn with(desired: &Desired) -> Self {
-        Self::sized(desired, Sizes { max_connections: 4096, max_half_open: 4096 })
+        Self::sized(
+            desired,
+            Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 },
+        )
     }
 
     pub fn sized(desired: &Desired, sizes: Sizes) -> Self {

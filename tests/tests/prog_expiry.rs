@@ -197,7 +197,10 @@ fn a_sweep_that_is_given_up_says_nothing() {
 
 #[test]
 fn tables_of_many_batches_are_swept_whole() {
-    let mut prog = Prog::sized(&desired(), Sizes { max_connections: 20_000, max_half_open: 64 });
+    let mut prog = Prog::sized(
+        &desired(),
+        Sizes { max_connections: 20_000, max_connections_v6: 1024, max_half_open: 64 },
+    );
     let template = prog.connect(client(0), vip());
     let client_half = prog.flows.flows.entries.get(&template.client_key(), 0).unwrap();
     let (mut keys, mut entries) = (Vec::new(), Vec::new());

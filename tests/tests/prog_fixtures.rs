@@ -276,7 +276,7 @@ fn jumbo_frames_of_several_buffers_are_translated() {
 
 #[test]
 fn four_thousand_flows_are_spread_and_found_again() {
-    let sizes = Sizes { max_connections: 4096, max_half_open: 4096 };
+    let sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
     let mut prog = Prog::sized(&desired(), sizes);
     let clients = |n: u16| at([10, 0, (n >> 8) as u8, n as u8].into(), 1024 + n % 7);
     let open: Vec<Connection> = (0..4096).map(|n| prog.connect(clients(n), vip())).collect();

@@ -256,7 +256,7 @@ fn spoofed_handshakes_never_reach_the_flow_table() {
 
 #[test]
 fn a_flood_leaves_open_connections_alone() {
-    let sizes = Sizes { max_connections: 1024, max_half_open: 512 };
+    let sizes = Sizes { max_connections: 1024, max_connections_v6: 1024, max_half_open: 512 };
     let mut prog = Prog::sized(&desired(), sizes);
     let open: Vec<Connection> = (0..50).map(|n| prog.connect(client(n), vip())).collect();
     for n in 0..20_000 {

@@ -14,7 +14,7 @@ use lbha_tests::{
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 const DNS: ServiceId = ServiceId { vip: VIP, port: 53, protocol: UDP };
-const SIZES: Sizes = Sizes { max_connections: 4096, max_half_open: 4096 };
+const SIZES: Sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
 
 /// `www` and a UDP service on the same servers.
 fn network(keep_client: bool) -> Desired {

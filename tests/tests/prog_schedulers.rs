@@ -64,7 +64,7 @@ fn tally(servers: &[Ipv4Addr]) -> BTreeMap<Ipv4Addr, usize> {
     tally
 }
 
-const LARGE: Sizes = Sizes { max_connections: 64, max_half_open: 16384 };
+const LARGE: Sizes = Sizes { max_connections: 64, max_connections_v6: 1024, max_half_open: 16384 };
 
 #[test]
 fn weights_are_slots_and_slots_are_taken_in_order() {
@@ -195,7 +195,10 @@ fn connections_of_a_removed_server_and_of_a_removed_service_go_on() {
 #[test]
 fn a_swap_under_load_loses_nothing() {
     let desired = desired();
-    let mut prog = Prog::sized(&desired, Sizes { max_connections: 64, max_half_open: 16384 });
+    let mut prog = Prog::sized(
+        &desired,
+        Sizes { max_connections: 64, max_connections_v6: 1024, max_half_open: 16384 },
+    );
     let open: Vec<Connection> = (0..20).map(|n| prog.connect(client(n), vip())).collect();
     // New connections with packets of the open ones between them.
     let list = |first: u32| {

@@ -339,7 +339,10 @@ fn cpus_that_choose_ports_at_once_never_choose_the_same() {
 
 #[test]
 fn a_first_packet_on_two_cpus_at_once_makes_one_connection() {
-    let mut prog = Prog::sized(&desired(), Sizes { max_connections: 64, max_half_open: 4096 });
+    let mut prog = Prog::sized(
+        &desired(),
+        Sizes { max_connections: 64, max_connections_v6: 1024, max_half_open: 4096 },
+    );
     // Both threads send the same SYNs.
     let list = crowds(1, 200, |_| 40000).remove(0);
     let results = prog.run_at_once(INTERNET, &[list.clone(), list], |_| ());

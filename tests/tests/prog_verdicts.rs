@@ -415,7 +415,10 @@ fn a_packet_larger_than_the_next_hops_mtu_is_dropped() {
 
 #[test]
 fn a_full_table_refuses_new_connections_and_keeps_the_open_ones() {
-    let mut prog = Prog::sized(&desired(), Sizes { max_connections: 4, max_half_open: 256 });
+    let mut prog = Prog::sized(
+        &desired(),
+        Sizes { max_connections: 4, max_connections_v6: 1024, max_half_open: 256 },
+    );
     let open: Vec<Connection> = (0..4).map(|n| prog.connect(client(n), vip())).collect();
     let refused = prog.begin(client(4), vip());
     prog.private(refused.answer()).forwarded();

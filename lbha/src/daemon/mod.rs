@@ -172,6 +172,7 @@ impl Daemon {
 
         let sizes = Sizes {
             max_connections: options.config.datapath.max_connections,
+            max_connections_v6: 1024,
             max_half_open: options.config.datapath.max_half_open,
         };
         let mut programs = Programs::load(OBJECT, pins, sizes, options.bpf_log)?;

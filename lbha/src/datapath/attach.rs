@@ -323,7 +323,7 @@ fn take_over(
 fn program_id(programs: &mut Programs, side: u8, multi_buffer: bool) -> Result<u32, AttachError> {
     let info = programs.get(side, multi_buffer)?.info();
     info.map(|info| info.id())
-        .map_err(|source| LoadError::Program { name: "lbha", source: source.into() }.into())
+        .map_err(|source| LoadError::Program { name: "lbha".into(), source: source.into() }.into())
 }
 
 fn remove_pin(path: &PathBuf) -> Result<(), AttachError> {

@@ -2,17 +2,21 @@
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapError, MapInfo},
+    maps::{MapError, MapInfo, ProgramArray},
     programs::{ProgramError, Xdp},
 };
-use lbha_common::flow::side;
+use lbha_common::{flow::side, tail};
 
 use super::pins::{MAPS, Pins};
 
 /// Sizes of the flow tables, in connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
+    /// Over IPv4.
     pub max_connections: u32,
+    /// Over IPv6.
+    pub max_connections_v6: u32,
+    /// Of each family.
     pub max_half_open: u32,
 }
 
@@ -21,8 +25,8 @@ impl Sizes {
     fn entries(self) -> [(&'static str, &'static str, u32); 4] {
         [
             ("FLOWS4", "max_connections", self.max_connections.saturating_mul(2)),
+            ("FLOWS6", "max_connections_v6", self.max_connections_v6.saturating_mul(2)),
             ("HALF_OPEN4", "max_half_open", self.max_half_open.saturating_mul(2)),
-            ("FLOWS6", "max_connections", self.max_connections.saturating_mul(2)),
             ("HALF_OPEN6", "max_half_open", self.max_half_open.saturating_mul(2)),
         ]
     }
@@ -40,14 +44,18 @@ pub enum LoadError {
     #[error("cannot load the maps")]
     Maps(#[source] Box<EbpfError>),
     #[error("the kernel refuses the program {name}")]
-    Program { name: &'static str, source: Box<ProgramError> },
-    #[error("the object has no program {0}: it was not built from these sources")]
-    Missing(&'static str),
+    Program { name: String, source: Box<ProgramError> },
+    #[error("the object has no {0}: it was not built from these sources")]
+    Missing(String),
+    #[error("cannot put the program {name} in its place")]
+    Tail { name: String, source: MapError },
 }
 
 /// The object in the kernel. Programs are verified one by one, when they are asked for.
 pub struct Programs {
     ebpf: Ebpf,
+    /// Whether the programs that packets are handed to are in place: of the plain kind, and of the multi-buffer one.
+    tails: [bool; 2],
 }
 
 /// Levels of the program's own log (`--bpf-log`), as aya-log numbers them; 0 has the verifier remove it.
@@ -84,30 +92,63 @@ impl Programs {
         for map in MAPS {
             loader.map_pin_path(map, pins.map(map));
         }
-        Ok(Self { ebpf: loader.load(object).map_err(|error| LoadError::Maps(error.into()))? })
+        let ebpf = loader.load(object).map_err(|error| LoadError::Maps(error.into()))?;
+        Ok(Self { ebpf, tails: [false; 2] })
     }
 
-    /// The program for a side, verified.
+    /// The program for a side, verified, with those in place that it hands packets to.
     pub fn get(&mut self, on: u8, multi_buffer: bool) -> Result<&mut Xdp, LoadError> {
-        let name = match (on, multi_buffer) {
+        self.load_tails(multi_buffer)?;
+        self.named(match (on, multi_buffer) {
             (side::PUBLIC, false) => "lbha_public",
             (side::PUBLIC, true) => "lbha_public_mb",
             (_, false) => "lbha_private",
             (_, true) => "lbha_private_mb",
-        };
-        self.named(name)
+        })
     }
 
     /// A program of the object by name, verified.
-    pub fn named(&mut self, name: &'static str) -> Result<&mut Xdp, LoadError> {
-        let program: &mut Xdp =
-            self.ebpf.program_mut(name).ok_or(LoadError::Missing(name))?.try_into().map_err(
-                |source: ProgramError| LoadError::Program { name, source: source.into() },
-            )?;
+    pub fn named(&mut self, name: &str) -> Result<&mut Xdp, LoadError> {
+        let error = |source: ProgramError| LoadError::Program {
+            name: name.to_owned(),
+            source: source.into(),
+        };
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| LoadError::Missing(format!("program {name}")))?;
+        let program: &mut Xdp = program.try_into().map_err(error)?;
         if program.fd().is_err() {
-            program.load().map_err(|source| LoadError::Program { name, source: source.into() })?;
+            program.load().map_err(error)?;
         }
         Ok(program)
+    }
+
+    /// Puts the programs of a kind that packets are handed to in their places, before any is attached that hands them
+    /// some. In the places of a running daemon's, each is replaced without a packet in between.
+    fn load_tails(&mut self, multi_buffer: bool) -> Result<(), LoadError> {
+        if self.tails[usize::from(multi_buffer)] {
+            return Ok(());
+        }
+        let (array, suffix) = if multi_buffer { ("TAILS_MB", "_mb") } else { ("TAILS", "") };
+        for (index, name) in (0..).zip(tail::NAMES) {
+            let name = format!("{name}{suffix}");
+            let program = self
+                .named(&name)?
+                .fd()
+                .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError));
+            let program = program.map_err(|source| LoadError::Program {
+                name: name.clone(),
+                source: source.into(),
+            })?;
+            let map = self.ebpf.map_mut(array);
+            let map = map.ok_or_else(|| LoadError::Missing(format!("map {array}")))?;
+            ProgramArray::try_from(map)
+                .and_then(|mut array| array.set(index, &program, 0))
+                .map_err(|source| LoadError::Tail { name, source })?;
+        }
+        self.tails[usize::from(multi_buffer)] = true;
+        Ok(())
     }
 
     /// For aya-log.

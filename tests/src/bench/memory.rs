@@ -64,7 +64,8 @@ pub fn run(options: &Options) -> Result<Report> {
         options.interrupt.as_ref().map_or(Ok(()), Interrupt::check)
     };
     check("a million connections")?;
-    let sizes = Sizes { max_connections: CONNECTIONS, max_half_open: HALF_OPEN };
+    let sizes =
+        Sizes { max_connections: CONNECTIONS, max_connections_v6: 1024, max_half_open: HALF_OPEN };
     let mut prog = Prog::of(OBJECT, &scenarios::network(None), sizes);
     let template = scenarios::template(&mut prog)?;
     let started = Instant::now();

@@ -79,7 +79,8 @@ pub const SETS: [(&[&str], Make); 4] = [
 
 /// Known connections, new ones, and what is none of either.
 fn plain(object: &[u8]) -> Result<Set> {
-    let sizes = Sizes { max_connections: 1 << 16, max_half_open: MAX_HALF_OPEN };
+    let sizes =
+        Sizes { max_connections: 1 << 16, max_connections_v6: 1024, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let client = |n: u16| SocketAddrV4::new(CLIENT, 50000 + n);
     let tcp = |client, to| {
@@ -154,7 +155,8 @@ fn plain(object: &[u8]) -> Result<Set> {
 /// Hits in a table of a million connections: of a few of them, as traffic has it, and of all of them in turn, where each hit
 /// waits for memory.
 fn million(object: &[u8]) -> Result<Set> {
-    let sizes = Sizes { max_connections: MANY, max_half_open: MAX_HALF_OPEN };
+    let sizes =
+        Sizes { max_connections: MANY, max_connections_v6: 1024, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let template = template(&mut prog)?;
     insert(&prog, &template, MANY, expiry::now())?;
@@ -173,7 +175,7 @@ fn million(object: &[u8]) -> Result<Set> {
 
 /// One tag on the public side: the same on the private side, or none.
 fn vlan(object: &[u8], same: bool) -> Result<Set> {
-    let sizes = Sizes { max_connections: 4096, max_half_open: 4096 };
+    let sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
     let mut prog = Prog::of(object, &network(Some(same)), sizes);
     let client = SocketAddrV4::new(CLIENT, 50000);
     let inside = |frame: Frame| if same { frame.vlan(VLAN) } else { frame };
