@@ -91,44 +91,71 @@ impl<A: Addr> Flow<A> {
     /// The entry under `key` that translates to the given tuple; deltas are computed here, once.
     #[inline(always)]
     pub fn new(key: &FlowKey<A>, saddr: A, daddr: A, sport: Be16, dport: Be16) -> Self {
+        let mut flow = Self::default();
+        flow.translate(key, saddr, daddr, sport, dport);
+        flow
+    }
+
+    /// Has this entry, which stands under `key`, translate to the given tuple.
+    #[inline(always)]
+    pub fn translate(&mut self, key: &FlowKey<A>, saddr: A, daddr: A, sport: Be16, dport: Be16) {
         let addresses = key.saddr.replaced_by(saddr) + key.daddr.replaced_by(daddr);
         let ports = csum::replace16(key.sport.raw(), sport.raw())
             + csum::replace16(key.dport.raw(), dport.raw());
+        self.set_deltas(key.proto, addresses, ports);
+        self.saddr = saddr;
+        self.daddr = daddr;
+        self.sport = sport;
+        self.dport = dport;
+    }
+
+    #[inline(always)]
+    fn set_deltas(&mut self, protocol: u8, addresses: u32, ports: u32) {
         // ICMP for IPv4 has no pseudo header (RFC 792); TCP, UDP and ICMPv6 have.
-        let l4 = if key.proto == proto::ICMP { ports } else { addresses + ports };
-        let l3 =
+        let l4 = if protocol == proto::ICMP { ports } else { addresses + ports };
+        self.l3_delta =
             if A::HEADER_CHECKSUM { csum::fold(addresses + u32::from(A::HOP_DELTA)) } else { 0 };
-        Self {
-            saddr,
-            daddr,
-            sport,
-            dport,
-            l3_delta: l3,
-            l4_delta: csum::fold(l4),
-            last_seen: 0,
-            state: 0,
-            next_hop: 0,
-            peer_next_hop: 0,
-            backend: 0,
-            _pad: 0,
-            created: 0,
-            expect_ack: 0,
-            _reserved: [0; 6],
-        }
+        self.l4_delta = csum::fold(l4);
+    }
+
+    /// Has the translation use another source port, and the other direction's entry, `mirror`, know it.
+    #[inline(always)]
+    pub fn move_to_port(&mut self, mirror: &mut Self, port: Be16) {
+        let there = csum::replace16(self.sport.raw(), port.raw());
+        let back = csum::replace16(port.raw(), self.sport.raw());
+        self.l4_delta = csum::fold(u32::from(self.l4_delta) + there);
+        mirror.l4_delta = csum::fold(u32::from(mirror.l4_delta) + back);
+        self.sport = port;
     }
 
     /// The other direction's entry, to stand under `key.peer(self)`.
     #[inline(always)]
     pub fn mirror(&self, key: &FlowKey<A>) -> Self {
-        let peer_key = key.peer(self);
-        let mut peer = Self::new(&peer_key, key.daddr, key.saddr, key.dport, key.sport);
+        let mut peer = Self::default();
+        self.mirror_to(key, &mut peer);
+        peer
+    }
+
+    /// Writes the other direction's entry in place: a program's stack has no room for several.
+    #[inline(always)]
+    pub fn mirror_to(&self, key: &FlowKey<A>, peer: &mut Self) {
+        let addresses = self.daddr.replaced_by(key.daddr) + self.saddr.replaced_by(key.saddr);
+        let ports = csum::replace16(self.dport.raw(), key.dport.raw())
+            + csum::replace16(self.sport.raw(), key.sport.raw());
+        peer.set_deltas(key.proto, addresses, ports);
+        peer.saddr = key.daddr;
+        peer.daddr = key.saddr;
+        peer.sport = key.dport;
+        peer.dport = key.sport;
         peer.last_seen = self.last_seen;
-        peer.created = self.created;
-        peer.backend = self.backend;
+        peer.state = mirror_state(self.state, key.side);
         peer.next_hop = self.peer_next_hop;
         peer.peer_next_hop = self.next_hop;
-        peer.state = mirror_state(self.state, key.side);
-        peer
+        peer.backend = self.backend;
+        peer._pad = 0;
+        peer.created = self.created;
+        peer.expect_ack = 0;
+        peer._reserved = [0; 6];
     }
 
     /// Whether two entries translate to the same tuple.
@@ -223,6 +250,20 @@ mod tests {
             let back = flow.mirror(&key);
             prop_assert_eq!((back.saddr, back.daddr, back.sport, back.dport), (key.daddr, key.saddr, key.dport, key.sport));
             prop_assert_eq!(csum::apply(csum::apply(check, flow.l4_delta), back.l4_delta), check);
+        }
+
+        #[test]
+        fn another_port_is_another_translation(a: u32, b: u32, ports: [u16; 4], check in 1u16..0xffff) {
+            let key = FlowKey4 { saddr: Be32::new(a), sport: Be16::new(ports[0]), dport: Be16::new(ports[1]), ..key() };
+            let (saddr, daddr, dport) = (Be32::new(b), key.daddr, key.dport);
+            let mut flow = Flow4::new(&key, saddr, daddr, Be16::new(ports[2]), dport);
+            let mut mirror = flow.mirror(&key);
+            flow.move_to_port(&mut mirror, Be16::new(ports[3]));
+            let wanted = Flow4::new(&key, saddr, daddr, Be16::new(ports[3]), dport);
+            prop_assert!(flow.same_translation(&wanted));
+            prop_assert_eq!(csum::apply(check, flow.l4_delta), csum::apply(check, wanted.l4_delta));
+            prop_assert_eq!(csum::apply(check, mirror.l4_delta), csum::apply(check, wanted.mirror(&key).l4_delta));
+            prop_assert!(mirror.same_translation(&wanted.mirror(&key)));
         }
 
         #[test]

@@ -4,6 +4,7 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use lbha_common::{
     counter::Counter,
+    service::{ServiceKey, address},
     stats::InterfaceStats,
     wire::{ETH_HEADER, UDP_HEADER, VLAN_TAG, proto, tcp},
 };
@@ -11,12 +12,13 @@ use lbha_common::{
 use crate::{
     access::{load, within},
     datapath::finish,
-    family::Family,
+    family::{self, Family},
     forward::forward,
+    half_open::half_open,
     maps::INTERFACE_STATS,
-    open::first_packet,
+    masquerade, open,
     parse::Packet,
-    verdict::{CONTINUE, Verdict, stop},
+    verdict::{CLAIM, CLAIM_BINDING, CLAIM_HALF_OPEN, CONTINUE, NOT_MINE, Verdict, stop},
     workspace::Work,
 };
 
@@ -47,13 +49,16 @@ pub fn decide<F: Family, const MULTI_BUFFER: bool>(
 ) -> Verdict {
     let mut packet = Packet::new();
     let protocol = work.key.proto;
-    if !locate::<F>(ctx, work, protocol, &mut packet) {
+    if !locate::<F>(ctx, work, &mut packet) {
         return stop(Counter::DropMalformed);
     }
     work.seq = 0;
     work.ack = 0;
     if protocol == proto::TCP {
-        // SAFETY: in bounds (`locate`).
+        if !within(packet.l4, tcp::HEADER, packet.end) {
+            return stop(Counter::DropMalformed);
+        }
+        // SAFETY: in bounds, checked above.
         unsafe {
             work.seq = u32::from_be(load(packet.l4 + 4));
             work.ack = u32::from_be(load(packet.l4 + 8));
@@ -68,14 +73,43 @@ pub fn decide<F: Family, const MULTI_BUFFER: bool>(
     forward::<F, MULTI_BUFFER>(ctx, &packet, protocol, work.key.side.into(), flow, stats)
 }
 
+/// Decides on a packet that the flow table does not know. On `CONTINUE`, `work.flow` is its translation.
+#[inline(always)]
+fn first_packet<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    let verdict = half_open::<F>(work);
+    if verdict != NOT_MINE {
+        return verdict;
+    }
+    let mut verdict = open::service::<F>(work);
+    let mut what = 0;
+    if verdict == NOT_MINE {
+        what = family::address::<F>(work.key.daddr);
+        verdict = masquerade::masquerade::<F>(work, what);
+    }
+    if verdict == NOT_MINE {
+        verdict = masquerade::through_binding::<F>(work, what);
+    }
+    match verdict {
+        CLAIM_HALF_OPEN => return open::claim::<F>(work),
+        CLAIM => return masquerade::claim::<F>(work),
+        CLAIM_BINDING => return masquerade::claim_by_binding::<F>(work),
+        NOT_MINE => {}
+        _ => return verdict,
+    }
+    let key = &work.key;
+    let from = ServiceKey::new(key.saddr, key.sport, key.proto);
+    // A server's answer without a connection. To an address of this host it may answer the host itself (health checks);
+    // anywhere else the kernel would route it out with a private source.
+    // SAFETY: only looked at for existence.
+    if what & address::LOCAL == 0 && unsafe { F::servers().get(from) }.is_some() {
+        return stop(Counter::DropNoFlow);
+    }
+    stop(Counter::PassUnmatched)
+}
+
 /// Finds the headers again where they were found before.
 #[inline(always)]
-fn locate<F: Family>(
-    ctx: &XdpContext,
-    work: &Work<F::Addr>,
-    protocol: u8,
-    packet: &mut Packet,
-) -> bool {
+fn locate<F: Family>(ctx: &XdpContext, work: &Work<F::Addr>, packet: &mut Packet) -> bool {
     packet.data = ctx.data();
     packet.end = ctx.data_end();
     if !within(packet.data, ETH_HEADER + 2 * VLAN_TAG, packet.end) {
@@ -88,6 +122,5 @@ fn locate<F: Family>(
     packet.tcp_flags = work.tcp_flags;
     packet.fragment = work.fragment != 0;
     packet.id = work.id;
-    let header = if protocol == proto::TCP { tcp::HEADER } else { UDP_HEADER };
-    within(packet.l3, F::HEADER, packet.end) && within(packet.l4, header, packet.end)
+    within(packet.l3, F::HEADER, packet.end) && within(packet.l4, UDP_HEADER, packet.end)
 }

@@ -19,13 +19,19 @@ use crate::{
     family::Family,
     maps::BACKEND_STATS,
     track::change,
-    verdict::{ANEW, CONTINUE, Verdict, stop},
+    verdict::{CONTINUE, NOT_MINE, Verdict, stop},
     workspace::Work,
 };
 
-/// A packet whose tuple is in the half-open table under `entry`. `ANEW`: its entries are gone, and it is a first packet.
-#[inline(always)]
-pub fn half_open<F: Family>(work: &mut Work<F::Addr>, entry: *mut Flow<F::Addr>) -> Verdict {
+/// A packet whose tuple is in the half-open table; `NOT_MINE` when it is not, or not any more.
+#[inline(never)]
+pub fn half_open<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    let Some(entry) = F::half_open().get_ptr_mut(&work.key) else {
+        return NOT_MINE;
+    };
+    if work.fault != CONTINUE {
+        return work.fault;
+    }
     // SAFETY: a map value. An LRU element may be given to another tuple while it is read; the copy then translates one
     // packet wrongly, which its receiver answers with a RST. The window is nanoseconds on an entry about to be evicted.
     unsafe {
@@ -50,22 +56,22 @@ fn from_server<F: Family>(work: &mut Work<F::Addr>, entry: *mut Flow<F::Addr>) -
     if answers {
         work.other_key = work.key.peer(&work.flow);
         let confirmation = work.seq.wrapping_add(1);
-        if let Some(client) = F::half_open().get_ptr_mut(work.other_key) {
+        if let Some(client) = F::half_open().get_ptr_mut(&work.other_key) {
             // SAFETY: a map value; only compared.
             if !translates_back(&work.key, unsafe { &*client }) {
                 // The client's half was evicted, and the client has begun anew elsewhere.
-                let _ = F::half_open().remove(work.key);
+                let _ = F::half_open().remove(&work.key);
                 return stop(Counter::DropConflict);
             }
             // SAFETY: a map value; aligned words.
             unsafe { (*client).expect_ack = confirmation };
             change(client, state::REPLIED, 0);
         } else {
-            work.other = work.flow.mirror(&work.key);
+            work.flow.mirror_to(&work.key, &mut work.other);
             work.other.expect_ack = confirmation;
             work.other.state |= state::REPLIED;
             // Refused only when the table is being torn at by others; the client then tries again.
-            let _ = F::half_open().insert(work.other_key, &work.other, BPF_ANY.into());
+            let _ = F::half_open().insert(&work.other_key, &work.other, BPF_ANY.into());
         }
     }
     CONTINUE
@@ -77,9 +83,9 @@ fn from_client<F: Family>(work: &mut Work<F::Addr>, entry: *mut Flow<F::Addr>) -
     if asks && work.flow.state & state::REPLIED == 0 && !is_resolved::<F>(work.flow.next_hop) {
         // The server has gone before it answered, and the client tries again: with another one.
         work.other_key = work.key.peer(&work.flow);
-        let _ = F::half_open().remove(work.key);
-        let _ = F::half_open().remove(work.other_key);
-        return ANEW;
+        let _ = F::half_open().remove(&work.key);
+        let _ = F::half_open().remove(&work.other_key);
+        return NOT_MINE;
     }
     if work.key.proto != proto::TCP {
         return if work.flow.state & state::REPLIED != 0 {
@@ -115,17 +121,17 @@ fn is_resolved<F: Family>(next_hop: u16) -> bool {
 fn keep_server_half<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
     work.other_key = work.key.peer(&work.flow);
     // SAFETY: only compared.
-    if let Some(other) = unsafe { F::half_open().get(work.other_key) }
+    if let Some(other) = unsafe { F::half_open().get(&work.other_key) }
         && translates_back(&work.key, other)
     {
         return CONTINUE;
     }
     // SAFETY: only looked at for existence.
-    let taken = unsafe { F::flows().get(work.other_key) }.is_some();
-    work.other = work.flow.mirror(&work.key);
+    let taken = unsafe { F::flows().get(&work.other_key) }.is_some();
+    work.flow.mirror_to(&work.key, &mut work.other);
     work.other.state &= !state::REPLIED;
-    if taken || F::half_open().insert(work.other_key, &work.other, BPF_NOEXIST.into()).is_err() {
-        let _ = F::half_open().remove(work.key);
+    if taken || F::half_open().insert(&work.other_key, &work.other, BPF_NOEXIST.into()).is_err() {
+        let _ = F::half_open().remove(&work.key);
         return stop(Counter::DropConflict);
     }
     CONTINUE
@@ -150,31 +156,31 @@ fn promote<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
         work.flow.state |= state::OWN_FIN;
     }
     work.other_key = work.key.peer(&work.flow);
-    work.other = work.flow.mirror(&work.key);
-    if F::flows().insert(work.other_key, &work.other, BPF_NOEXIST.into()).is_err() {
+    work.flow.mirror_to(&work.key, &mut work.other);
+    if F::flows().insert(&work.other_key, &work.other, BPF_NOEXIST.into()).is_err() {
         // SAFETY: only compared.
-        match unsafe { F::flows().get(work.other_key) } {
+        match unsafe { F::flows().get(&work.other_key) } {
             // another CPU is promoting the same connection
             Some(other) if translates_back(&work.key, other) => {}
             Some(_) => {
-                let _ = F::half_open().remove(work.key);
+                let _ = F::half_open().remove(&work.key);
                 return stop(Counter::DropConflict);
             }
             None => return stop(Counter::DropTableFull),
         }
     }
-    if F::flows().insert(work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
+    if F::flows().insert(&work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
         // SAFETY: only looked at for existence.
-        if unsafe { F::flows().get(work.key) }.is_none() {
-            let _ = F::flows().remove(work.other_key);
+        if unsafe { F::flows().get(&work.key) }.is_none() {
+            let _ = F::flows().remove(&work.other_key);
             return stop(Counter::DropTableFull);
         }
     } else if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(work.flow.backend)) {
         // SAFETY: a per-CPU slot, and XDP programs do not nest.
         unsafe { (*stats).established += 1 };
     }
-    let _ = F::half_open().remove(work.key);
-    let _ = F::half_open().remove(work.other_key);
+    let _ = F::half_open().remove(&work.key);
+    let _ = F::half_open().remove(&work.other_key);
     CONTINUE
 }
 

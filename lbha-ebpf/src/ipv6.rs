@@ -14,6 +14,7 @@ use lbha_common::{
 use crate::{
     access::{load, store, within},
     family::V6,
+    maps::SCRATCH,
     masquerade::other_protocol,
     parse::{Packet, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
@@ -29,6 +30,9 @@ const _: () = {
 
 /// Extension headers that are followed. RFC 8200 §4.1 has at most six before the upper layer, each once but one.
 const MAX_EXTENSIONS: u32 = 7;
+
+/// Bytes that the headers may be, as a mask.
+const MAX_HEADERS: u32 = 0x3fff;
 
 /// Where the headers end.
 pub struct Headers {
@@ -114,8 +118,17 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
                 return hand_to(tail::FRAGMENT6);
             }
         }
-        protocol = headers.protocol;
-        l4 = headers.l4;
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+            return stop(Counter::PassIpv6);
+        };
+        // Through memory, which the verifier does not follow: each way through the headers would be followed on its own.
+        // SAFETY: a per-CPU slot, and XDP programs do not nest.
+        unsafe {
+            (&raw mut (*scratch).at).write_volatile((headers.l4 - l3) as u32);
+            (&raw mut (*scratch).found).write_volatile(headers.protocol.into());
+            l4 = l3 + ((&raw const (*scratch).at).read_volatile() & MAX_HEADERS) as usize;
+            protocol = (&raw const (*scratch).found).read_volatile() as u8;
+        }
     }
     packet.l4 = l4;
     match protocol {

@@ -27,9 +27,9 @@ use crate::{
     atomic,
     family::{self, Family},
     maps::{BACKEND_STATS, SETTINGS},
-    open::{EEXIST, GO_ON, STOP, begins, connect, make_room, retarget, server_side},
+    open::{EEXIST, GO_ON, STOP, begins, connect, make_room, server_side},
     route,
-    verdict::{CONTINUE, NOT_MINE, Verdict, stop},
+    verdict::{CLAIM, CLAIM_BINDING, CONTINUE, NOT_MINE, Verdict, stop},
     workspace::{Work, outcome},
 };
 
@@ -66,7 +66,7 @@ pub fn leaves<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> bool {
 
 /// A first packet from the servers' side. `what` is what the destination address is to us. `NOT_MINE` when it is not from a
 /// masqueraded source, or stays within our networks.
-#[inline(always)]
+#[inline(never)]
 pub fn masquerade<F: Family>(work: &mut Work<F::Addr>, what: u32) -> Verdict {
     let key = &work.key;
     if key.side != server_side() {
@@ -168,7 +168,7 @@ fn open_outwards<F: Family>(
         side: their_side,
         _pad: 0,
     };
-    work.flow = Flow::new(key, external, daddr, key.sport, dport);
+    work.flow.translate(key, external, daddr, key.sport, dport);
     work.flow.last_seen = work.now;
     work.flow.created = work.now;
     work.flow.backend = rule.owner;
@@ -178,26 +178,15 @@ fn open_outwards<F: Family>(
         | state::OPENING
         | if their_side == side::PRIVATE { state::PEER_PRIVATE } else { 0 };
 
+    let sport = key.sport;
+    work.complete();
     // SAFETY: no arguments.
     let seed = unsafe { bpf_get_prandom_u32() };
     work.probe = PortProbe {
         parity: 1,
-        ..PortProbe::new(rule.port_first, rule.port_count, key.sport.get(), seed)
+        ..PortProbe::new(rule.port_first, rule.port_count, sport.get(), seed)
     };
-    if work.probe.count == 0 {
-        return stop(Counter::DropNoPort);
-    }
-    work.outcome = outcome::NONE;
-    work.reusable = 0;
-    let verdict = if rule.flags & rule_flag::ENDPOINT_INDEPENDENT != 0 {
-        claim_by_binding::<F>(work)
-    } else {
-        claim_port::<F>(work)
-    };
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    finish::<F>(work)
+    if rule.flags & rule_flag::ENDPOINT_INDEPENDENT != 0 { CLAIM_BINDING } else { CLAIM }
 }
 
 #[inline(always)]
@@ -209,16 +198,22 @@ fn has_quota<F: Family>(source: F::Addr, max: u32) -> bool {
     within_quota(begun, counted, max)
 }
 
-/// A port of its own for this remote host and port.
-#[inline(always)]
-fn claim_port<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+/// Takes a port of its own for this remote host and port.
+#[inline(never)]
+pub fn claim<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    if work.probe.count == 0 {
+        return stop(Counter::DropNoPort);
+    }
+    work.outcome = outcome::NONE;
+    work.reusable = 0;
     if try_port::<F>(0, work) == GO_ON {
         // SAFETY: the callback has the signature that the helper asks for, and needs no context.
         unsafe {
             bpf_loop(MAX_TRIES - 1, try_next_port::<F> as *mut c_void, core::ptr::null_mut(), 0)
         };
     }
-    claimed(work.outcome)
+    let verdict = claimed(work.outcome);
+    if verdict == CONTINUE { finish::<F>(work) } else { verdict }
 }
 
 #[inline(always)]
@@ -235,7 +230,7 @@ unsafe extern "C" fn try_next_port<F: Family>(i: u32, _context: *mut c_void) -> 
     let Some(work) = F::workspace().get_ptr_mut(0) else {
         return STOP;
     };
-    // SAFETY: this CPU's slot, which `claim_port` is waiting on.
+    // SAFETY: this CPU's slot, which `claim` is waiting on.
     try_port::<F>(i + 1, unsafe { &mut *work })
 }
 
@@ -251,13 +246,11 @@ fn try_port<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
     if is_served::<F>(work.other_key.daddr, Be16::new(port), work.key.proto) {
         return GO_ON;
     }
-    work.other_key.dport = Be16::new(port);
+    work.set_port(port);
     if !make_room::<F>(work, i, port, reuse) {
         return GO_ON;
     }
-    work.flow = retarget::<F>(&work.key, &work.flow, port);
-    work.other = work.flow.mirror(&work.key);
-    match F::flows().insert(work.other_key, &work.other, BPF_NOEXIST.into()) {
+    match F::flows().insert(&work.other_key, &work.other, BPF_NOEXIST.into()) {
         Ok(()) => work.outcome = outcome::FOUND,
         Err(EEXIST) => return GO_ON,
         Err(_) => work.outcome = outcome::REFUSED,
@@ -273,14 +266,19 @@ fn is_served<F: Family>(addr: F::Addr, port: Be16, proto: u8) -> bool {
 }
 
 /// The port that the source's port is bound to, whatever the remote host; a new binding if it is not bound yet.
-#[inline(always)]
-fn claim_by_binding<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+#[inline(never)]
+pub fn claim_by_binding<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    if work.probe.count == 0 {
+        return stop(Counter::DropNoPort);
+    }
+    work.outcome = outcome::NONE;
+    work.reusable = 0;
     let inside = BindingKey::new(work.key.saddr, work.key.sport, work.key.proto, end::INSIDE);
     // SAFETY: only read; values are never changed in place.
     let mut bound = unsafe { F::bindings().get(inside) }.map(|b| (b.addr, b.port));
     if bound.is_none() {
         if try_binding::<F>(0, work) == GO_ON {
-            // SAFETY: as in `claim_port`.
+            // SAFETY: as in `claim`.
             unsafe {
                 bpf_loop(
                     MAX_TRIES - 1,
@@ -317,16 +315,15 @@ fn claim_by_binding<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
         return stop(Counter::DropNoPort);
     };
     work.other_key.daddr = addr;
+    work.flow.translate(&work.key, addr, work.flow.daddr, port, work.flow.dport);
+    work.flow.mirror_to(&work.key, &mut work.other);
     work.other_key.dport = port;
-    work.flow.saddr = addr;
     // The tuple is this binding's alone. A connection that is there is an earlier one of the same.
     if !make_room::<F>(work, TRIES_BEFORE_REUSE, port.get(), false) {
         return stop(Counter::DropConflict);
     }
-    work.flow = retarget::<F>(&work.key, &work.flow, port.get());
-    work.other = work.flow.mirror(&work.key);
-    match F::flows().insert(work.other_key, &work.other, BPF_NOEXIST.into()) {
-        Ok(()) => CONTINUE,
+    match F::flows().insert(&work.other_key, &work.other, BPF_NOEXIST.into()) {
+        Ok(()) => finish::<F>(work),
         Err(EEXIST) => stop(Counter::DropConflict),
         Err(_) => stop(Counter::DropTableFull),
     }
@@ -368,21 +365,21 @@ fn try_binding<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
 /// that inserted first wins and this one uses its entry.
 #[inline(always)]
 fn finish<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
-    if F::flows().insert(work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
-        let _ = F::flows().remove(work.other_key);
+    if F::flows().insert(&work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
+        let _ = F::flows().remove(&work.other_key);
         // SAFETY: copied as a whole; what changes at the same time is whole words.
-        let Some(winner) = (unsafe { F::flows().get(work.key) }) else {
+        let Some(winner) = (unsafe { F::flows().get(&work.key) }) else {
             return stop(Counter::DropTableFull);
         };
         work.flow = *winner;
         return CONTINUE;
     }
-    if let Some(begun) = F::begun().get_ptr_mut(work.key.saddr) {
+    if let Some(begun) = F::begun().get_ptr_mut(&work.key.saddr) {
         // SAFETY: a map value.
         unsafe { atomic::fetch_add(begun, 1) };
     } else {
         // Two CPUs at once lose one count, which the next sweep finds.
-        let _ = F::begun().insert(work.key.saddr, 1, BPF_ANY.into());
+        let _ = F::begun().insert(&work.key.saddr, 1, BPF_ANY.into());
     }
     if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(work.flow.backend)) {
         // SAFETY: a per-CPU slot, and XDP programs do not nest.
@@ -393,7 +390,7 @@ fn finish<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
 
 /// A first packet from outside to a bound port: the binding lets anybody in (RFC 4787 REQ-8, endpoint-independent
 /// filtering). It is half-open like any connection from the internet.
-#[inline(always)]
+#[inline(never)]
 pub fn through_binding<F: Family>(work: &mut Work<F::Addr>, what: u32) -> Verdict {
     let key = &work.key;
     if what & address::EXTERNAL == 0 {

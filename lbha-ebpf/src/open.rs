@@ -13,19 +13,17 @@ use lbha_common::{
     flow::{Flow, FlowKey, side},
     nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_EVICTION, TRIES_BEFORE_REUSE},
     select,
-    service::{Backend, SLOT_TABLE_HEADER, Service, ServiceKey, address, backend_flag, pick},
+    service::{Backend, SLOT_TABLE_HEADER, Service, ServiceKey, backend_flag, pick},
     time::age,
     wire::proto,
 };
 
 use crate::{
     atomic,
-    family::{self, Family},
-    half_open::half_open,
+    family::Family,
     maps::{BACKEND_STATS, SETTINGS, SLOTS, TURNS},
-    masquerade::{masquerade, through_binding},
     route,
-    verdict::{ANEW, CONTINUE, NOT_MINE, Verdict, stop},
+    verdict::{CLAIM_HALF_OPEN, CONTINUE, NOT_MINE, Verdict, stop},
     workspace::{Work, outcome},
 };
 
@@ -36,43 +34,18 @@ pub const STOP: i64 = 1;
 /// `bpf_map_update_elem` with BPF_NOEXIST on a key that is there.
 pub const EEXIST: i32 = -17;
 
-/// Decides on a packet that the flow table does not know. On `CONTINUE`, `work.flow` is its translation.
+/// Opens a connection to the service at the packet's destination; `NOT_MINE` when there is none.
+///
+/// Not inlined, as all that `first::first_packet` asks in turn: each then has the stack to itself.
 #[inline(never)]
-pub fn first_packet<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
-    if let Some(entry) = F::half_open().get_ptr_mut(work.key) {
-        if work.fault != CONTINUE {
-            return work.fault;
-        }
-        let verdict = half_open::<F>(work, entry);
-        if verdict != ANEW {
-            return verdict;
-        }
-    }
+pub fn service<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
     let key = &work.key;
     let to = ServiceKey::new(key.daddr, key.dport, key.proto);
     // SAFETY: only read; the controller replaces values as a whole.
-    if let Some(service) = unsafe { F::services().get(to) } {
-        let service = *service;
-        return open_service::<F>(work, &service);
+    match unsafe { F::services().get(to) } {
+        Some(service) => open_service::<F>(work, &{ *service }),
+        None => NOT_MINE,
     }
-    let what = family::address::<F>(key.daddr);
-    let verdict = masquerade::<F>(work, what);
-    if verdict != NOT_MINE {
-        return verdict;
-    }
-    let verdict = through_binding::<F>(work, what);
-    if verdict != NOT_MINE {
-        return verdict;
-    }
-    let key = &work.key;
-    let from = ServiceKey::new(key.saddr, key.sport, key.proto);
-    // A server's answer without a connection. To an address of this host it may answer the host itself (health checks);
-    // anywhere else the kernel would route it out with a private source.
-    // SAFETY: only looked at for existence.
-    if what & address::LOCAL == 0 && unsafe { F::servers().get(from) }.is_some() {
-        return stop(Counter::DropNoFlow);
-    }
-    stop(Counter::PassUnmatched)
 }
 
 #[inline(always)]
@@ -122,11 +95,8 @@ pub fn connect<F: Family>(
     if source.is_unspecified() {
         return stop(Counter::DropNoSource);
     }
-    let verdict = claim_port::<F>(work, backend, source, keep_client, server_side, back, id);
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    finish::<F>(work, id)
+    prepare::<F>(work, backend, source, keep_client, server_side, back, id);
+    CLAIM_HALF_OPEN
 }
 
 /// The side on which servers' packets come in.
@@ -156,9 +126,9 @@ fn choose<F: Family>(key: &FlowKey<F::Addr>, service: &Service) -> Option<u32> {
     table.get(slot + SLOT_TABLE_HEADER).copied()
 }
 
-/// Finds a source port whose answers belong to nobody else, and takes it by inserting the server's direction.
+/// Works out both directions, all but the source port.
 #[inline(always)]
-fn claim_port<F: Family>(
+fn prepare<F: Family>(
     work: &mut Work<F::Addr>,
     backend: &Backend<F::Addr>,
     source: F::Addr,
@@ -166,7 +136,7 @@ fn claim_port<F: Family>(
     server_side: u8,
     back: u32,
     id: u32,
-) -> Verdict {
+) {
     let key = &work.key;
     work.other_key = FlowKey {
         saddr: backend.addr,
@@ -177,7 +147,7 @@ fn claim_port<F: Family>(
         side: server_side,
         _pad: 0,
     };
-    work.flow = Flow::new(key, source, backend.addr, key.sport, backend.port);
+    work.flow.translate(key, source, backend.addr, key.sport, backend.port);
     work.flow.last_seen = work.now;
     work.flow.created = work.now;
     work.flow.backend = id as u16;
@@ -185,14 +155,21 @@ fn claim_port<F: Family>(
     work.flow.peer_next_hop = back as u16;
     work.flow.state = if server_side == side::PRIVATE { state::PEER_PRIVATE } else { 0 };
 
+    let sport = key.sport;
+    work.complete();
     // SAFETY: no arguments.
     let seed = unsafe { bpf_get_prandom_u32() };
     // A client's own address has all its ports; ours has the configured range.
     work.probe = if keep_client {
-        PortProbe { keep: 1, ..PortProbe::new(1024, 64512, key.sport.get(), seed) }
+        PortProbe { keep: 1, ..PortProbe::new(1024, 64512, sport.get(), seed) }
     } else {
-        PortProbe::new(backend.port_first, backend.port_count, key.sport.get(), seed)
+        PortProbe::new(backend.port_first, backend.port_count, sport.get(), seed)
     };
+}
+
+/// Finds a source port whose answers belong to nobody else, and takes it by inserting the server's direction.
+#[inline(never)]
+pub fn claim<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
     if work.probe.count == 0 {
         return stop(Counter::DropNoPort);
     }
@@ -206,7 +183,7 @@ fn claim_port<F: Family>(
         };
     }
     match work.outcome {
-        outcome::FOUND => CONTINUE,
+        outcome::FOUND => finish::<F>(work),
         outcome::REFUSED => stop(Counter::DropHalfOpen),
         _ => stop(Counter::DropNoPort),
     }
@@ -234,17 +211,15 @@ fn try_port<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
         port = work.oldest as u16;
         evict::<F>(work, port);
     }
-    work.other_key.dport = Be16::new(port);
+    work.set_port(port);
     if !make_room::<F>(work, i, port, reuse) {
         return GO_ON;
     }
-    work.flow = retarget::<F>(&work.key, &work.flow, port);
-    work.other = work.flow.mirror(&work.key);
-    match F::half_open().insert(work.other_key, &work.other, BPF_NOEXIST.into()) {
+    match F::half_open().insert(&work.other_key, &work.other, BPF_NOEXIST.into()) {
         Ok(()) => work.outcome = outcome::FOUND,
         Err(EEXIST) => {
             // SAFETY: only read.
-            if let Some(holder) = unsafe { F::half_open().get(work.other_key) }
+            if let Some(holder) = unsafe { F::half_open().get(&work.other_key) }
                 && (work.oldest == 0 || age(work.oldest_created, holder.created) > 0)
             {
                 work.oldest = u32::from(port);
@@ -262,7 +237,7 @@ fn try_port<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
 #[inline(always)]
 pub fn make_room<F: Family>(work: &mut Work<F::Addr>, i: u32, port: u16, reuse: bool) -> bool {
     // SAFETY: only read.
-    let Some(holder) = (unsafe { F::flows().get(work.other_key) }) else {
+    let Some(holder) = (unsafe { F::flows().get(&work.other_key) }) else {
         return true;
     };
     if !conntrack::is_closing(holder.state) {
@@ -277,7 +252,7 @@ pub fn make_room<F: Family>(work: &mut Work<F::Addr>, i: u32, port: u16, reuse: 
     // Its client's direction goes first, so that nothing translates to this tuple any more when it is given away.
     let holder_key = work.other_key.peer(holder);
     let _ = F::flows().remove(holder_key);
-    let _ = F::flows().remove(work.other_key);
+    let _ = F::flows().remove(&work.other_key);
     true
 }
 
@@ -287,46 +262,28 @@ pub fn make_room<F: Family>(work: &mut Work<F::Addr>, i: u32, port: u16, reuse: 
 fn evict<F: Family>(work: &mut Work<F::Addr>, port: u16) {
     work.other_key.dport = Be16::new(port);
     // SAFETY: only read.
-    if let Some(holder) = unsafe { F::half_open().get(work.other_key) } {
+    if let Some(holder) = unsafe { F::half_open().get(&work.other_key) } {
         // Its client's direction goes first, so that nothing translates to this tuple any more when it is given away.
         let holder_key = work.other_key.peer(holder);
         let _ = F::half_open().remove(holder_key);
-        let _ = F::half_open().remove(work.other_key);
-    }
-}
-
-/// The same translation with another source port.
-#[inline(always)]
-pub fn retarget<F: Family>(
-    key: &FlowKey<F::Addr>,
-    flow: &Flow<F::Addr>,
-    port: u16,
-) -> Flow<F::Addr> {
-    Flow {
-        last_seen: flow.last_seen,
-        created: flow.created,
-        backend: flow.backend,
-        next_hop: flow.next_hop,
-        peer_next_hop: flow.peer_next_hop,
-        state: flow.state,
-        ..Flow::new(key, flow.saddr, flow.daddr, Be16::new(port), flow.dport)
+        let _ = F::half_open().remove(&work.other_key);
     }
 }
 
 /// Inserts the client's direction and counts the connection. If the same first packet got here on another CPU too, the
 /// one that inserted first wins and this one uses its entry.
 #[inline(always)]
-fn finish<F: Family>(work: &mut Work<F::Addr>, id: u32) -> Verdict {
-    if F::half_open().insert(work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
-        let _ = F::half_open().remove(work.other_key);
+fn finish<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
+    if F::half_open().insert(&work.key, &work.flow, BPF_NOEXIST.into()).is_err() {
+        let _ = F::half_open().remove(&work.other_key);
         // SAFETY: copied as a whole; see half_open.
-        let Some(winner) = (unsafe { F::half_open().get(work.key) }) else {
+        let Some(winner) = (unsafe { F::half_open().get(&work.key) }) else {
             return stop(Counter::DropHalfOpen);
         };
         work.flow = *winner;
         return CONTINUE;
     }
-    if let Some(stats) = BACKEND_STATS.get_ptr_mut(id) {
+    if let Some(stats) = BACKEND_STATS.get_ptr_mut(u32::from(work.flow.backend)) {
         // SAFETY: a per-CPU slot, and XDP programs do not nest.
         unsafe { (*stats).connections += 1 };
     }

@@ -10,11 +10,14 @@ pub type Verdict = u32;
 /// Not a verdict: go on with the packet.
 pub const CONTINUE: Verdict = u32::MAX;
 
-/// Not a verdict either: begin again with the packet.
-pub const ANEW: Verdict = u32::MAX - 1;
+/// Not a verdict either: not for whoever was asked.
+pub const NOT_MINE: Verdict = u32::MAX - 1;
 
-/// Nor this: not for whoever was asked.
-pub const NOT_MINE: Verdict = u32::MAX - 2;
+/// Nor these: the connection is worked out and has to get its port, in the half-open table, in the flow table, or together
+/// with a binding. Steps that each have the stack to themselves, see [`crate::first`].
+pub const CLAIM_HALF_OPEN: Verdict = u32::MAX - 2;
+pub const CLAIM: Verdict = u32::MAX - 3;
+pub const CLAIM_BINDING: Verdict = u32::MAX - 4;
 
 /// Nor these: another program goes on with the packet, see [`hand_to`].
 const HANDED: Verdict = 0xfffe_0000;

@@ -3,7 +3,7 @@
 //! XDP programs do not nest on a CPU, so a per-CPU slot belongs to the packet that is being worked on.
 
 use lbha_common::{
-    addr::Addr,
+    addr::{Addr, Be16},
     flow::{Flow, FlowKey},
     nat::PortProbe,
 };
@@ -73,6 +73,24 @@ impl<A: Addr> Work<A> {
         self.now = now;
         self.tcp_flags = packet.tcp_flags;
         self.fragment = u8::from(packet.fragment);
+    }
+}
+
+impl<A: Addr> Work<A> {
+    /// Makes the other direction's entry once `flow` and `other_key` are set.
+    #[inline(always)]
+    pub fn complete(&mut self) {
+        self.flow._pad = 0;
+        self.flow.expect_ack = 0;
+        self.flow._reserved = [0; 6];
+        self.flow.mirror_to(&self.key, &mut self.other);
+    }
+
+    /// Has the connection use another source port, in both directions.
+    #[inline(always)]
+    pub fn set_port(&mut self, port: u16) {
+        self.flow.move_to_port(&mut self.other, Be16::new(port));
+        self.other_key.dport = Be16::new(port);
     }
 }
 
