@@ -127,7 +127,7 @@ fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     }
 }
 
-/// The datapath has an entry for each server of each service.
+/// The datapath has an entry for each server of each service, and for each forward.
 fn servers_of_services(draft: &Draft, report: &mut Report) {
     let mut sizes: HashMap<&str, usize> = HashMap::new();
     for pool in &draft.pools {
@@ -153,6 +153,22 @@ fn servers_of_services(draft: &Draft, report: &mut Report) {
             Problem::error(
                 service.origin.clone(),
                 format!("too many servers over all services: {total} of at most {MAX_BACKENDS}"),
+            )
+            .help("a server counts once for each service that uses its pool"),
+        );
+        return;
+    }
+    // Nor are there more services than that: each has a server.
+    if let Some(free) = MAX_BACKENDS.checked_sub(total)
+        && let Some(forward) = draft.forwards.get(free)
+    {
+        let count = total + draft.forwards.len();
+        report.push(
+            Problem::error(
+                forward.origin.clone(),
+                format!(
+                    "too many servers and forwards: {count} of at most {MAX_BACKENDS} together"
+                ),
             )
             .help("a server counts once for each service that uses its pool"),
         );

@@ -436,7 +436,7 @@ lbha.toml: 6 errors
 }
 
 #[test]
-fn forwards_take_the_places_of_services() {
+fn forwards_count_as_servers() {
     let forwards = |count: usize| {
         let more: String = (1..=count)
             .map(|i| {
@@ -449,11 +449,12 @@ fn forwards_take_the_places_of_services() {
             .collect();
         format!("{GOOD}{more}")
     };
-    assert_eq!(accepts(&forwards(MAX_SERVICES - 1)).forwards.len(), 4095);
-    let report = from_text(&forwards(MAX_SERVICES)).report;
+    // The two servers count too.
+    assert_eq!(accepts(&forwards(MAX_SERVICES - 2)).forwards.len(), 4094);
+    let report = from_text(&forwards(MAX_SERVICES - 1)).report;
     assert_eq!(report.summary(), "lbha.toml: 1 error");
     assert_eq!(
         report.diagnostics()[0].message,
-        "too many services and forwards: 4097 of at most 4096"
+        "too many servers and forwards: 4097 of at most 4096 together"
     );
 }

@@ -43,19 +43,6 @@ fn counts(draft: &Draft, report: &mut Report) {
             ),
         ));
     }
-    // Each forward takes the place of a service. Too many services alone were reported.
-    let (services, forwards) = (draft.services.len(), draft.forwards.len());
-    if let Some(free) = MAX_SERVICES.checked_sub(services)
-        && let Some(forward) = draft.forwards.get(free)
-    {
-        report.push(Problem::error(
-            forward.origin.clone(),
-            format!(
-                "too many services and forwards: {} of at most {MAX_SERVICES}",
-                services + forwards
-            ),
-        ));
-    }
 }
 
 /// No connection is masqueraded in two ways.
