@@ -42,6 +42,9 @@ pub mod wire;
 
 use std::io::Write as _;
 
+/// Which requirements of the RFCs a test shows to be met, as its first statement.
+pub use lbha_common::covers;
+
 /// Says why a test does not run, past libtest's capture, in the form that `cargo xtask test` counts.
 pub fn skip(reason: &str) {
     // Not eprintln!: libtest would show it only for tests that fail. One write, since tests run side by side.
