@@ -9,6 +9,7 @@
 pub mod addr;
 pub mod conntrack;
 pub mod counter;
+pub mod covers;
 pub mod csum;
 pub mod event;
 pub mod flow;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, SocketAddrV4, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -44,8 +44,8 @@ impl Default for Options {
 }
 
 impl Options {
-    pub fn from(source: SocketAddrV4) -> Self {
-        Self { source: Some(SocketAddr::V4(source)), ..Self::default() }
+    pub fn from(source: impl Into<SocketAddr>) -> Self {
+        Self { source: Some(source.into()), ..Self::default() }
     }
 }
 
@@ -69,9 +69,13 @@ impl Response {
     }
 
     /// What the server saw as the other end (`X-Client`).
-    pub fn client_seen(&self) -> Result<SocketAddrV4> {
+    pub fn client_seen(&self) -> Result<SocketAddr> {
         let value = self.header("x-client").context("no X-Client header")?;
-        value.parse().with_context(|| format!("X-Client: {value}"))
+        let parsed = || {
+            let (address, port) = value.split_once(',')?;
+            Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
+        };
+        parsed().with_context(|| format!("X-Client: {value}"))
     }
 }
 
@@ -288,9 +292,9 @@ mod tests {
     #[test]
     fn a_body_ends_with_its_length() {
         let response =
-            parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Client: 1.2.3.4:5\r\n\r\nweb1\nmore");
+            parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Client: fd00::4,5\r\n\r\nweb1\nmore");
         assert_eq!((response.status, response.text().as_str()), (200, "web1\n"));
-        assert_eq!(response.client_seen().unwrap(), "1.2.3.4:5".parse().unwrap());
+        assert_eq!(response.client_seen().unwrap(), "[fd00::4]:5".parse().unwrap());
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! | waiting | [`wait`] | poll a condition until a deadline: nothing else in the crate sleeps |
 //! | things that go away | [`scratch`], [`proc`] | directories, bpffs mounts and processes that end with their owner |
 //! | namespaces | [`netns`] | a network namespace with the processes in it |
-//! | network | [`topology`] | client, router, load balancer, layer 2 VLAN and web servers, addressed as in the guide |
+//! | network | [`topology`] | client, router, load balancer, layer 2 VLAN and web servers, addressed as in the guide; IPv6, a host on the internet and a narrow link for those who ask |
 //! | programs | [`nginx`], [`peers`], [`pass`], [`daemon`], [`admin`] | web servers, the incumbents, a foreign program, and `lbha` itself with what it says |
-//! | traffic | [`http`], [`load`], [`udp`], [`flood`], [`packet`] | an HTTP client, continuous load, echo servers, spoofed SYNs, and frames for `BPF_PROG_TEST_RUN` with an independent checksum verifier |
+//! | traffic | [`http`], [`load`], [`udp`], [`flood`], [`packet`] | an HTTP client, continuous load, echo servers, spoofed SYNs, and frames with an independent checksum verifier |
+//! | interfaces | [`wire`], [`leak`] | frames sent and received as they are, and a guard against private addresses on the public link |
 //! | measuring | [`bench`] | one module for each part of `cargo xtask bench` |
 //!
 //! Everything made here carries the pid of its maker in its name (`lbha-<pid>-<n>-<role>`), is removed when its
@@ -23,6 +24,7 @@ pub mod bench;
 pub mod daemon;
 pub mod flood;
 pub mod http;
+pub mod leak;
 pub mod load;
 pub mod netns;
 pub mod nginx;
@@ -36,8 +38,12 @@ pub mod signals;
 pub mod topology;
 pub mod udp;
 pub mod wait;
+pub mod wire;
 
 use std::io::Write as _;
+
+/// Which requirements of the RFCs a test shows to be met, as its first statement.
+pub use lbha_common::covers;
 
 /// Says why a test does not run, past libtest's capture, in the form that `cargo xtask test` counts.
 pub fn skip(reason: &str) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -50,7 +50,13 @@ pub struct Request {
 
 impl Load {
     /// From as many threads of each kind, a request every few milliseconds from each.
-    pub fn start(namespace: &Netns, to: SocketAddrV4, one_shot: usize, keep_alive: usize) -> Self {
+    pub fn start(
+        namespace: &Netns,
+        to: impl Into<SocketAddr>,
+        one_shot: usize,
+        keep_alive: usize,
+    ) -> Self {
+        let to = to.into();
         let mut load = Self { stops: Vec::new(), threads: Vec::new(), done: Arc::default() };
         for (kind, count) in [(Kind::OneShot, one_shot), (Kind::KeepAlive, keep_alive)] {
             for _ in 0..count {
@@ -123,14 +129,14 @@ impl Report {
     }
 }
 
-fn requests(kind: Kind, to: SocketAddrV4, stopped: Receiver<()>, done: &AtomicU64) -> Vec<Request> {
+fn requests(kind: Kind, to: SocketAddr, stopped: Receiver<()>, done: &AtomicU64) -> Vec<Request> {
     let mut requests = Vec::new();
     let mut open: Option<Connection> = None;
     // The pace is a wait for the end.
     while stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
         let begun = Instant::now();
         let answer = match kind {
-            Kind::OneShot => http::get(SocketAddr::V4(to), "/"),
+            Kind::OneShot => http::get(to, "/"),
             Kind::KeepAlive => again(&mut open, to),
         };
         let outcome = match answer {
@@ -147,9 +153,9 @@ fn requests(kind: Kind, to: SocketAddrV4, stopped: Receiver<()>, done: &AtomicU6
     requests
 }
 
-fn again(open: &mut Option<Connection>, to: SocketAddrV4) -> Result<http::Response> {
+fn again(open: &mut Option<Connection>, to: SocketAddr) -> Result<http::Response> {
     if open.is_none() {
-        *open = Some(Connection::open(SocketAddr::V4(to), &http::Options::default())?);
+        *open = Some(Connection::open(to, &http::Options::default())?);
     }
     match open {
         Some(connection) => connection.get("/"),

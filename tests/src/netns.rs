@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
-    net::SocketAddrV4,
+    net::{IpAddr, SocketAddr},
     os::unix::process::CommandExt as _,
     panic,
     path::Path,
@@ -159,8 +159,10 @@ impl Netns {
     }
 
     /// Whether something listens on exactly this TCP address: asked of the kernel, so that no connection disturbs a server.
-    pub fn listens(&self, on: SocketAddrV4) -> bool {
-        let sockets = self.run_in(|| fs::read_to_string("/proc/thread-self/net/tcp"));
+    pub fn listens(&self, on: impl Into<SocketAddr>) -> bool {
+        let on = on.into();
+        let file = if on.is_ipv4() { "tcp" } else { "tcp6" };
+        let sockets = self.run_in(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")));
         sockets.is_ok_and(|sockets| sockets.lines().any(|line| listening(line) == Some(on)))
     }
 
@@ -188,15 +190,22 @@ fn remove(name: &str) {
     }
 }
 
-/// The local address of a listening socket's line in /proc/net/tcp (proc_pid_net(5)).
-fn listening(line: &str) -> Option<SocketAddrV4> {
+/// The local address of a listening socket's line in /proc/net/tcp or tcp6 (proc_pid_net(5)).
+fn listening(line: &str) -> Option<SocketAddr> {
     let mut fields = line.split_whitespace().skip(1);
     let (address, port) = fields.next()?.split_once(':')?;
     let state = fields.nth(1)?;
-    // The four bytes as they are in memory, printed as one number of this machine.
-    let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
     let port = u16::from_str_radix(port, 16).ok()?;
-    (state == TCP_LISTEN).then(|| SocketAddrV4::new(address.into(), port))
+    // Each four bytes as they are in memory, printed as one number of this machine.
+    let words = (0..address.len() / 8).map(|at| {
+        u32::from_str_radix(address.get(8 * at..8 * at + 8)?, 16).ok().map(u32::to_ne_bytes)
+    });
+    let octets = words.collect::<Option<Vec<_>>>()?.concat();
+    let address = match <[u8; 4]>::try_from(octets.as_slice()) {
+        Ok(octets) => IpAddr::from(octets),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
+    };
+    (state == TCP_LISTEN).then(|| SocketAddr::new(address, port))
 }
 
 fn sysctl_path(key: &str) -> String {
@@ -214,3 +223,18 @@ fn sysctl_path(key: &str) -> String {
 
 const TCP_LISTEN: &str = "0A";
 const LIMIT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listening_socket_is_read_in_both_families() {
+        let v4 = "   0: 0A01A8C0:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0";
+        assert_eq!(listening(v4), Some("192.168.1.10:80".parse().unwrap()));
+        assert_eq!(listening(&v4.replace(" 0A ", " 01 ")), None);
+        let v6 = "   0: 010000FD000000000000000010000000:1F90 \
+                  00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0";
+        assert_eq!(listening(v6), Some("[fd00:1::10]:8080".parse().unwrap()));
+    }
+}

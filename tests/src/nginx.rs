@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -13,21 +13,21 @@ use crate::{
     netns::Netns,
     proc::Proc,
     scratch::ScratchDir,
-    topology::{LB_PRIVATE, Topology, web_address},
+    topology::{LB_PRIVATE, LB_PRIVATE6, Topology},
     wait::wait_for,
 };
 
 /// Who may ask.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
-    /// `allow ADDRESS; deny all;`, as in the guide: every request has to come from the load balancer's private address.
-    OnlyFrom(Ipv4Addr),
+    /// `allow …; deny all;`, as in the guide: every request has to come from a private address of the load balancer.
+    LoadBalancer,
     /// For modes in which the servers see the clients' addresses.
     Open,
 }
 
 /// A running nginx. It answers
-/// - `/` with its name and a newline, `X-Client` giving the address and port it saw;
+/// - `/` with its name and a newline, `X-Client` giving the address and port it saw, with a comma between;
 /// - `/big` with [`BIG`] bytes of zeros;
 /// - `PUT /upload/NAME` of up to 200 MiB with 201, the body to be found at [`Nginx::uploaded`].
 #[derive(Debug)]
@@ -45,7 +45,17 @@ impl Nginx {
     pub fn start(
         namespace: &Netns,
         name: &str,
-        listen: SocketAddrV4,
+        listen: impl Into<SocketAddr>,
+        access: Access,
+    ) -> Result<Self> {
+        Self::start_on(namespace, name, &[listen.into()], access)
+    }
+
+    /// [`Nginx::start`] on several addresses.
+    pub fn start_on(
+        namespace: &Netns,
+        name: &str,
+        listen: &[SocketAddr],
         access: Access,
     ) -> Result<Self> {
         let dir = ScratchDir::new(name)?;
@@ -63,11 +73,11 @@ impl Nginx {
         let output = File::create(path.join("stderr.log"))?;
         command.stdout(output.try_clone()?).stderr(output);
         let nginx = Self { name: name.into(), process: namespace.spawn(command)?, dir };
-        let taken = wait_for(LIMIT, &format!("for {name} to listen on {listen}"), || {
+        let taken = wait_for(LIMIT, &format!("for {name} to listen on {listen:?}"), || {
             if !nginx.process.is_running() {
                 return Some(false);
             }
-            namespace.listens(listen).then_some(true)
+            listen.iter().all(|on| namespace.listens(*on)).then_some(true)
         });
         match taken {
             Ok(true) => Ok(nginx),
@@ -79,10 +89,16 @@ impl Nginx {
     /// One on port 80 of every web server of the topology, called web1, web2, ….
     pub fn start_all(topology: &Topology, access: Access) -> Result<Vec<Self>> {
         let servers = topology.web.iter().enumerate().map(|(index, namespace)| {
-            let listen = SocketAddrV4::new(web_address(index), 80);
-            Self::start(namespace, &format!("web{}", index + 1), listen, access)
+            let listen = topology.web_sockets(index, 80);
+            Self::start_on(namespace, &format!("web{}", index + 1), &listen, access)
         });
         servers.collect()
+    }
+
+    /// On port 80 of the host on the internet.
+    pub fn start_on_the_internet(topology: &Topology) -> Result<Self> {
+        let listen = topology.internet_sockets(80);
+        Self::start_on(topology.internet(), "internet", &listen, Access::Open)
     }
 
     pub fn name(&self) -> &str {
@@ -112,12 +128,16 @@ impl Nginx {
 
 impl Access {
     /// The guide's: only the load balancer.
-    pub const GUIDE: Self = Self::OnlyFrom(LB_PRIVATE);
+    pub const GUIDE: Self = Self::LoadBalancer;
 }
 
-fn configuration(dir: &str, listen: SocketAddrV4, access: Access) -> String {
+fn configuration(dir: &str, listen: &[SocketAddr], access: Access) -> String {
+    let lines = listen.iter().map(|on| format!("listen {on} backlog=4096;"));
+    let listen = lines.collect::<Vec<_>>().join(" ");
     let access = match access {
-        Access::OnlyFrom(address) => format!("allow {address}; deny all;"),
+        Access::LoadBalancer => {
+            format!("allow {LB_PRIVATE}; allow {LB_PRIVATE6}; deny all;")
+        }
         Access::Open => String::new(),
     };
     // Files and not `return`: that one answers before the access rules are looked at.
@@ -143,10 +163,10 @@ http {{
     scgi_temp_path {dir}/temp/scgi;
     open_file_cache max=100;
     server {{
-        listen {listen} backlog=4096;
+        {listen}
         {access}
         root {dir}/www;
-        add_header X-Client $remote_addr:$remote_port;
+        add_header X-Client $remote_addr,$remote_port;
         location /upload/ {{
             dav_methods PUT;
             client_max_body_size 200m;

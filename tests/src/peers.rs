@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     proc::Proc,
     scratch::ScratchDir,
-    topology::{LB_PUBLIC, PRIVATE, SERVICE, Topology, web_address},
+    topology::{LB_PUBLIC, LB_PUBLIC6, PRIVATE, PUBLIC, SERVICE, Topology, web_address},
     wait::wait_for,
 };
 
@@ -20,8 +20,45 @@ use crate::{
 ///
 /// With nothing else this is "no load balancer": the client asks a web server by its own address.
 pub fn forward_in_kernel(topology: &Topology) -> Result<()> {
+    kernel_forwards(topology)?;
+    topology.router.ip(&format!("route replace 192.168.1.0/24 via {LB_PUBLIC}\n"))?;
+    if topology.is_dual_stack() {
+        topology.router.ip(&format!("route replace fd00:1::/64 via {LB_PUBLIC6}\n"))?;
+    }
+    Ok(())
+}
+
+/// The way of a gateway's packets through the kernel: whatever goes out of the public interface gets its address.
+pub fn nft_masquerade(topology: &Topology) -> Result<()> {
+    kernel_forwards(topology)?;
+    nft(
+        topology,
+        &format!(
+            "table inet gateway {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat;
+        oifname \"{PUBLIC}\" masquerade
+    }}
+}}
+"
+        ),
+    )
+}
+
+fn kernel_forwards(topology: &Topology) -> Result<()> {
     topology.lb.sysctl("net.ipv4.ip_forward", "1")?;
-    topology.router.ip(&format!("route replace 192.168.1.0/24 via {LB_PUBLIC}\n"))
+    if topology.is_dual_stack() {
+        topology.lb.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    }
+    Ok(())
+}
+
+fn nft(topology: &Topology, rules: &str) -> Result<()> {
+    let dir = ScratchDir::new("nft")?;
+    let file = dir.path().join("rules.nft");
+    fs::write(&file, rules)?;
+    topology.lb.exec("nft", ["-f".as_ref(), file.as_os_str()])?;
+    Ok(())
 }
 
 /// Balances with nftables: destinations in turn, sources masqueraded.
@@ -46,11 +83,7 @@ pub fn nft_dnat(topology: &Topology) -> Result<()> {
         SERVICE.port(),
         servers.join(", ")
     );
-    let dir = ScratchDir::new("nft")?;
-    let file = dir.path().join("rules.nft");
-    fs::write(&file, rules)?;
-    topology.lb.exec("nft", ["-f".as_ref(), file.as_os_str()])?;
-    Ok(())
+    nft(topology, &rules)
 }
 
 /// HAProxy with the guide's configuration: TCP mode, round robin, two threads.

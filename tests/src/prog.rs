@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
         Barrier,
@@ -256,14 +256,14 @@ impl Prog {
 
     /// A client's first packet. The connection is half open after it.
     #[track_caller]
-    pub fn begin(&mut self, client: SocketAddrV4, service: SocketAddrV4) -> Connection {
+    pub fn begin(&mut self, client: SocketAddr, service: SocketAddr) -> Connection {
         let syn = self.public(Frame::syn(client, service).seq(Connection::CLIENT_ISN)).forwarded();
         Connection { client, service, source: syn.source(), server: syn.destination() }
     }
 
     /// The whole handshake.
     #[track_caller]
-    pub fn connect(&mut self, client: SocketAddrV4, service: SocketAddrV4) -> Connection {
+    pub fn connect(&mut self, client: SocketAddr, service: SocketAddr) -> Connection {
         let connection = self.begin(client, service);
         self.private(connection.answer()).forwarded();
         self.public(connection.from_client()).forwarded();
@@ -347,11 +347,11 @@ fn run_on_cpu(number: usize) {
 /// A TCP connection as both of its ends see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    pub client: SocketAddrV4,
-    pub service: SocketAddrV4,
+    pub client: SocketAddr,
+    pub service: SocketAddr,
     /// What the server takes for its client.
-    pub source: SocketAddrV4,
-    pub server: SocketAddrV4,
+    pub source: SocketAddr,
+    pub server: SocketAddr,
 }
 
 impl Connection {
@@ -386,10 +386,10 @@ impl Connection {
     }
 }
 
-pub fn key(side: u8, proto: u8, from: SocketAddrV4, to: SocketAddrV4) -> FlowKey4 {
+pub fn key(side: u8, proto: u8, from: SocketAddr, to: SocketAddr) -> FlowKey4 {
     FlowKey4 {
-        saddr: (*from.ip()).into(),
-        daddr: (*to.ip()).into(),
+        saddr: v4(from).into(),
+        daddr: v4(to).into(),
         sport: Be16::new(from.port()),
         dport: Be16::new(to.port()),
         proto,
@@ -398,11 +398,20 @@ pub fn key(side: u8, proto: u8, from: SocketAddrV4, to: SocketAddrV4) -> FlowKey
     }
 }
 
+/// The address of an IPv4 socket.
+#[track_caller]
+pub fn v4(of: SocketAddr) -> Ipv4Addr {
+    match of.ip() {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address} is not IPv4"),
+    }
+}
+
 /// The frame that should come of `frame`: new addresses and ports, one hop older, all else as it was. Built anew, so
 /// that its checksums owe nothing to the code under test.
-pub fn translated(frame: &Frame, from: SocketAddrV4, to: SocketAddrV4) -> Frame {
+pub fn translated(frame: &Frame, from: SocketAddr, to: SocketAddr) -> Frame {
     let mut frame = frame.clone().ttl(frame.ttl - 1);
-    (frame.src, frame.dst) = (*from.ip(), *to.ip());
+    (frame.src, frame.dst) = (from.ip(), to.ip());
     match &mut frame.l4 {
         L4::Tcp { src, dst, .. } | L4::Udp { src, dst, .. } => {
             (*src, *dst) = (from.port(), to.port());
@@ -484,14 +493,14 @@ pub fn private_hop(dmac: [u8; 6]) -> Hop {
 }
 
 /// Client `n`'s socket: addresses from 203.0.113.10 on, the port out of the load balancer's own range.
-pub fn client(n: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(CLIENT, 40000 + n)
+pub fn client(n: u16) -> SocketAddr {
+    at(CLIENT, 40000 + n)
 }
 
-pub fn vip() -> SocketAddrV4 {
+pub fn vip() -> SocketAddr {
     at(VIP, 80)
 }
 
-pub fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(address, port)
+pub fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
 }

@@ -8,21 +8,38 @@
 //!                                        ens14f1 192.168.1.1/24 ───────── br0 ───────────── 192.168.1.10, .11, …
 //! ```
 //!
-//! The router sends the elastic address to the load balancer, the web servers' gateway is 192.168.1.1. All links are veth
-//! pairs with the settings that XDP needs on them, the same for every kind of load balancer, so that measurements compare.
+//! With [`Builder::dual_stack`] each has an IPv6 address too:
+//!
+//! ```text
+//!  2001:db8:c::10/64 ─ …::1
+//!                    2001:db8:104::1/64 ─────── 2001:db8:104::2
+//!                                               2001:db8:78::116/128 (elastic)
+//!                                               fd00:1::1/64 ──────────── br0 ───────────── fd00:1::10, ::11, …
+//! ```
+//!
+//! [`Builder::internet`] adds a host on the internet that web servers may ask, 198.51.100.10 and 2001:db8:51::10, on a link
+//! of its own to the router; [`Builder::narrow`] puts a second router and a link with a small MTU between the first router
+//! and both of them:
+//!
+//! ```text
+//!  client   ─ far ─ (narrow) ─ router ─ lb ─ …
+//!  internet ─┘
+//! ```
+//!
+//! The router sends the elastic addresses to the load balancer and knows nothing of the private networks: what leaves the
+//! load balancer with a private source is never answered, and [`LeakWatch`](crate::leak::LeakWatch) sees it. The web servers'
+//! gateways are 192.168.1.1 and fd00:1::1. All links are veth pairs with the settings that XDP needs on them, the same for
+//! every kind of load balancer, so that measurements compare.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    time::Duration,
-};
+mod wiring;
 
-use anyhow::{Result, ensure};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use anyhow::Result;
 
 use crate::{
     http::{self, Response},
     netns::Netns,
-    scratch::next_number,
-    wait::wait_until,
 };
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -31,17 +48,50 @@ pub const ROUTER_TO_LB: Ipv4Addr = Ipv4Addr::new(147, 75, 104, 176);
 pub const LB_PUBLIC: Ipv4Addr = Ipv4Addr::new(147, 75, 104, 177);
 pub const ELASTIC: Ipv4Addr = Ipv4Addr::new(147, 75, 78, 116);
 pub const LB_PRIVATE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+pub const ROUTER_TO_INTERNET: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The host on the internet.
+pub const INTERNET: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The narrow link's two ends.
+pub const ROUTER_TO_FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const FAR_TO_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+pub const CLIENT6: Ipv6Addr = documentation([0xc, 0, 0, 0, 0, 0x10]);
+pub const ROUTER_TO_CLIENT6: Ipv6Addr = documentation([0xc, 0, 0, 0, 0, 1]);
+pub const ROUTER_TO_LB6: Ipv6Addr = documentation([0x104, 0, 0, 0, 0, 1]);
+pub const LB_PUBLIC6: Ipv6Addr = documentation([0x104, 0, 0, 0, 0, 2]);
+pub const ELASTIC6: Ipv6Addr = documentation([0x78, 0, 0, 0, 0, 0x116]);
+pub const LB_PRIVATE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
+pub const ROUTER_TO_INTERNET6: Ipv6Addr = documentation([0x51, 0, 0, 0, 0, 1]);
+pub const INTERNET6: Ipv6Addr = documentation([0x51, 0, 0, 0, 0, 0x10]);
+pub const ROUTER_TO_FAR6: Ipv6Addr = documentation([2, 0, 0, 0, 0, 1]);
+pub const FAR_TO_ROUTER6: Ipv6Addr = documentation([2, 0, 0, 0, 0, 2]);
+
+/// 2001:db8::/32, which stands for the internet (RFC 3849).
+const fn documentation([a, b, c, d, e, f]: [u16; 6]) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, a, b, c, d, e, f)
+}
+
 /// The load balancer's interface to the internet.
 pub const PUBLIC: &str = "ens14f0";
 /// The load balancer's interface to the web servers.
 pub const PRIVATE: &str = "ens14f1";
+/// The router's interface to the load balancer: the other end of [`PUBLIC`].
+pub const ROUTER_LINK: &str = "lb0";
 /// The service of the guide.
 pub const SERVICE: SocketAddrV4 = SocketAddrV4::new(ELASTIC, 80);
+/// The same over IPv6.
+pub const SERVICE6: SocketAddrV6 = SocketAddrV6::new(ELASTIC6, 80, 0, 0);
 
 /// The address of a web server: 192.168.1.10 for the first (index 0).
 pub fn web_address(index: usize) -> Ipv4Addr {
     let last = u8::try_from(10 + index).expect("invariant: at most MAX_WEB_SERVERS");
     Ipv4Addr::new(192, 168, 1, last)
+}
+
+/// The IPv6 address of a web server: fd00:1::10 for the first (index 0).
+pub fn web_address6(index: usize) -> Ipv6Addr {
+    let last = u16::try_from(0x10 + index).expect("invariant: at most MAX_WEB_SERVERS");
+    Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, last)
 }
 
 /// The namespaces, up and addressed. Dropping it ends the processes inside and removes them.
@@ -53,6 +103,11 @@ pub struct Topology {
     /// Holds the bridge `br0`: the layer 2 VLAN.
     pub vlan: Netns,
     pub web: Vec<Netns>,
+    /// With [`Builder::internet`].
+    internet: Option<Netns>,
+    /// The router behind the narrow link, with [`Builder::narrow`].
+    far: Option<Netns>,
+    dual_stack: bool,
 }
 
 /// What can differ from test to test.
@@ -62,7 +117,9 @@ pub struct Builder {
     client_addresses: Vec<Ipv4Addr>,
     mtu: u32,
     lb_forwards: bool,
-    ipv6: bool,
+    dual_stack: bool,
+    internet: bool,
+    narrow: Option<u32>,
 }
 
 impl Topology {
@@ -73,7 +130,9 @@ impl Topology {
             client_addresses: Vec::new(),
             mtu: 1500,
             lb_forwards: false,
-            ipv6: false,
+            dual_stack: false,
+            internet: false,
+            narrow: None,
         }
     }
 
@@ -84,13 +143,46 @@ impl Topology {
 
     /// Every namespace, from the client inwards.
     pub fn namespaces(&self) -> impl Iterator<Item = &Netns> {
-        let Self { client, router, lb, vlan, web } = self;
-        [client, router, lb, vlan].into_iter().chain(web)
+        let Self { client, router, lb, vlan, web, internet, far, dual_stack: _ } = self;
+        let outside = [Some(client), internet.as_ref(), far.as_ref(), Some(router)];
+        outside.into_iter().flatten().chain([lb, vlan]).chain(web)
+    }
+
+    /// The host on the internet; a panic without [`Builder::internet`].
+    #[track_caller]
+    pub fn internet(&self) -> &Netns {
+        self.internet.as_ref().expect("built with `internet`")
+    }
+
+    /// The router behind the narrow link; a panic without [`Builder::narrow`].
+    #[track_caller]
+    pub fn far(&self) -> &Netns {
+        self.far.as_ref().expect("built with `narrow`")
+    }
+
+    pub fn is_dual_stack(&self) -> bool {
+        self.dual_stack
+    }
+
+    /// A port on every address of a web server.
+    pub fn web_sockets(&self, index: usize, port: u16) -> Vec<SocketAddr> {
+        self.sockets(web_address(index), web_address6(index), port)
+    }
+
+    /// A port on every address of the host on the internet.
+    pub fn internet_sockets(&self, port: u16) -> Vec<SocketAddr> {
+        self.sockets(INTERNET, INTERNET6, port)
+    }
+
+    fn sockets(&self, v4: Ipv4Addr, v6: Ipv6Addr, port: u16) -> Vec<SocketAddr> {
+        let v6 = self.dual_stack.then_some(IpAddr::from(v6));
+        [v4.into()].into_iter().chain(v6).map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
     /// One request on a connection of its own, from the client.
-    pub fn get(&self, to: SocketAddrV4, path: &str) -> Result<Response> {
-        self.client.run_in(|| http::get(SocketAddr::V4(to), path))
+    pub fn get(&self, to: impl Into<SocketAddr>, path: &str) -> Result<Response> {
+        let to = to.into();
+        self.client.run_in(|| http::get(to, path))
     }
 
     /// The pids of everything that was started in the namespaces.
@@ -123,131 +215,22 @@ impl Builder {
         self
     }
 
-    /// Leaves IPv6 on. It is off by default, so that no router solicitation meets a counter that a test looks at.
-    pub fn ipv6(mut self) -> Self {
-        self.ipv6 = true;
+    /// IPv6 beside IPv4. It is off by default, so that no solicitation meets a counter that a test looks at.
+    pub fn dual_stack(mut self) -> Self {
+        self.dual_stack = true;
         self
     }
 
-    pub fn build(self) -> Result<Topology> {
-        ensure!(
-            (1..=MAX_WEB_SERVERS).contains(&self.web_servers),
-            "1 to {MAX_WEB_SERVERS} web servers, not {}",
-            self.web_servers
-        );
-        let number = next_number();
-        let namespace = |role: &str| -> Result<Netns> {
-            let namespace = Netns::new(number, role)?;
-            // Before there are interfaces, so that they inherit it.
-            for scope in ["all", "default"] {
-                namespace.sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
-                if !self.ipv6 {
-                    namespace.sysctl(&format!("net.ipv6.conf.{scope}.disable_ipv6"), "1")?;
-                }
-            }
-            Ok(namespace)
-        };
-        let web = (1..=self.web_servers).map(|n| namespace(&format!("web{n}")));
-        let topology = Topology {
-            client: namespace("client")?,
-            router: namespace("router")?,
-            lb: namespace("lb")?,
-            vlan: namespace("vlan")?,
-            web: web.collect::<Result<_>>()?,
-        };
-        self.public_side(&topology)?;
-        self.private_side(&topology)?;
-        for namespace in topology.namespaces() {
-            links_are_up(namespace)?;
-        }
-        Ok(topology)
+    /// A host on the internet for the web servers to ask.
+    pub fn internet(mut self) -> Self {
+        self.internet = true;
+        self
     }
 
-    /// client — router — lb
-    fn public_side(&self, topology: &Topology) -> Result<()> {
-        let Topology { client, router, lb, .. } = topology;
-        self.link(client, "eth0", router, "client0", Gro::Off)?;
-        self.link(lb, PUBLIC, router, "lb0", Gro::AtPeer)?;
-
-        let mut lines = format!("addr add {CLIENT}/24 dev eth0\n");
-        for address in &self.client_addresses {
-            lines += &format!("addr add {address}/24 dev eth0\n");
-        }
-        client.ip(&format!("{lines}route add default via {ROUTER_TO_CLIENT}\n"))?;
-        router.ip(&format!(
-            "addr add {ROUTER_TO_CLIENT}/24 dev client0\n\
-             addr add {ROUTER_TO_LB}/31 dev lb0\n\
-             route add {ELASTIC}/32 via {LB_PUBLIC}\n"
-        ))?;
-        router.sysctl("net.ipv4.ip_forward", "1")?;
-        lb.ip(&format!(
-            "addr add {LB_PUBLIC}/31 dev {PUBLIC}\n\
-             addr add {ELASTIC}/32 dev {PUBLIC}\n\
-             route add default via {ROUTER_TO_LB}\n"
-        ))?;
-        if self.lb_forwards {
-            crate::peers::forward_in_kernel(topology)?;
-        }
-        Ok(())
-    }
-
-    /// lb — vlan — web servers
-    fn private_side(&self, topology: &Topology) -> Result<()> {
-        let Topology { lb, vlan, web, .. } = topology;
-        vlan.ip(&format!("link add br0 mtu {} type bridge\nlink set br0 up\n", self.mtu))?;
-        self.link(lb, PRIVATE, vlan, "lb0", Gro::AtPeer)?;
-        vlan.ip("link set lb0 master br0\n")?;
-        lb.ip(&format!("addr add {LB_PRIVATE}/24 dev {PRIVATE}\n"))?;
-        for (index, web) in web.iter().enumerate() {
-            let port = format!("web{}", index + 1);
-            self.link(web, "eth0", vlan, &port, Gro::Off)?;
-            vlan.ip(&format!("link set {port} master br0\n"))?;
-            web.ip(&format!(
-                "addr add {}/24 dev eth0\nroute add default via {LB_PRIVATE}\n",
-                web_address(index)
-            ))?;
-        }
-        Ok(())
-    }
-
-    /// A veth pair with both ends up.
-    ///
-    /// Transmit checksums are computed by the sender: an XDP program would see only the pseudo header's sum. The peer of a
-    /// device that XDP redirects to has GRO on, which starts its NAPI: without it the frames are lost.
-    fn link(&self, a: &Netns, a_name: &str, b: &Netns, b_name: &str, gro: Gro) -> Result<()> {
-        let mtu = self.mtu;
-        a.ip(&format!(
-            "link add name {a_name} mtu {mtu} type veth peer name {b_name} mtu {mtu} netns {}\n",
-            b.name()
-        ))?;
-        let peer_gro = match gro {
-            Gro::AtPeer => "on",
-            Gro::Off => "off",
-        };
-        for (namespace, name, gro) in [(a, a_name, "off"), (b, b_name, peer_gro)] {
-            let settings = ["-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", gro];
-            namespace.exec("ethtool", settings)?;
-        }
-        a.ip(&format!("link set {a_name} up\n"))?;
-        b.ip(&format!("link set {b_name} up\n"))
+    /// A second router, and a link with this MTU to it, in front of the client and of the host on the internet: for IPv6 at
+    /// least 1280.
+    pub fn narrow(mut self, mtu: u32) -> Self {
+        self.narrow = Some(mtu);
+        self
     }
 }
-
-#[derive(Clone, Copy)]
-enum Gro {
-    /// The first end is redirected to: its peer needs GRO.
-    AtPeer,
-    Off,
-}
-
-/// A link takes packets only once the kernel has noticed its carrier, a moment after it is set up.
-fn links_are_up(namespace: &Netns) -> Result<()> {
-    let what = format!("the links of {} are up", namespace.name());
-    wait_until(Duration::from_secs(10), &what, || {
-        let links = namespace.exec("ip", ["-o", "link", "show"]).unwrap_or_default();
-        let mut others = links.lines().filter(|line| !line.contains(": lo: ")).peekable();
-        others.peek().is_some() && others.all(|line| line.contains(" state UP "))
-    })
-}
-
-const MAX_WEB_SERVERS: usize = 200;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::ErrorKind,
-    net::{SocketAddr, SocketAddrV4, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,18 +14,18 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{netns::Netns, topology::Topology, topology::web_address};
+use crate::{netns::Netns, topology::Topology};
 
 /// Sends every datagram back to where it came from, from a thread of its own.
 #[derive(Debug)]
 pub struct Echo {
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<BTreeSet<SocketAddrV4>>>,
+    seen: Arc<Mutex<BTreeSet<SocketAddr>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Echo {
-    pub fn start(namespace: &Netns, listen: SocketAddrV4) -> Result<Self> {
+    pub fn start(namespace: &Netns, listen: impl Into<SocketAddr>) -> Result<Self> {
         let socket = bind(namespace, listen)?;
         // The interval at which the thread looks at its flag.
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -36,23 +36,24 @@ impl Echo {
             let mut buffer = [0; 65536];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
-                if let SocketAddr::V4(from) = from {
-                    peers.lock().unwrap_or_else(PoisonError::into_inner).insert(from);
-                }
+                peers.lock().unwrap_or_else(PoisonError::into_inner).insert(from);
                 let _ = socket.send_to(&buffer[..len], from);
             }
         });
         Ok(Self { stop, seen, thread: Some(thread) })
     }
 
-    /// One on this port of every web server of the topology.
+    /// One on this port of every address of every web server of the topology.
     pub fn start_all(topology: &Topology, port: u16) -> Result<Vec<Self>> {
-        let listen = |index| SocketAddrV4::new(web_address(index), port);
-        topology.web.iter().enumerate().map(|(i, web)| Self::start(web, listen(i))).collect()
+        let of = |(index, web)| {
+            let listen = topology.web_sockets(index, port).into_iter();
+            listen.map(move |listen| Self::start(web, listen))
+        };
+        topology.web.iter().enumerate().flat_map(of).collect()
     }
 
     /// Everybody whose datagrams came.
-    pub fn seen(&self) -> BTreeSet<SocketAddrV4> {
+    pub fn seen(&self) -> BTreeSet<SocketAddr> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -67,19 +68,21 @@ impl Drop for Echo {
 }
 
 /// A socket of a namespace.
-pub fn bind(namespace: &Netns, local: SocketAddrV4) -> Result<UdpSocket> {
+pub fn bind(namespace: &Netns, local: impl Into<SocketAddr>) -> Result<UdpSocket> {
+    let local = local.into();
     namespace.run_in(|| UdpSocket::bind(local)).with_context(|| format!("bind UDP {local}"))
 }
 
 /// Sends `payload` and waits for the same from `to` and nobody else; sends again as long as nothing comes.
-pub fn exchange(socket: &UdpSocket, to: SocketAddrV4, payload: &[u8]) -> Result<()> {
+pub fn exchange(socket: &UdpSocket, to: impl Into<SocketAddr>, payload: &[u8]) -> Result<()> {
+    let to = to.into();
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     let mut buffer = [0; 65536];
     for _ in 0..10 {
         socket.send_to(payload, to).context("send")?;
         match socket.recv_from(&mut buffer) {
             Ok((len, from)) => {
-                ensure!(from == SocketAddr::V4(to), "an answer from {from} instead of {to}");
+                ensure!(from == to, "an answer from {from} instead of {to}");
                 ensure!(buffer[..len] == *payload, "{len} bytes, or others, came back");
                 return Ok(());
             }

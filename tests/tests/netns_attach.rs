@@ -131,7 +131,7 @@ fn with_one_arm_clients_and_servers_share_an_interface() {
     let lbha = Lbha::start(&topology, &config).unwrap();
     works(&topology, &servers);
     let response = topology.get(SERVICE, "/").unwrap();
-    assert_eq!(*response.client_seen().unwrap().ip(), LB_PRIVATE);
+    assert_eq!(response.client_seen().unwrap().ip(), LB_PRIVATE);
     let status = lbha.status().unwrap();
     assert_eq!(status.interfaces.len(), 1);
     assert_eq!(lbha.counter("forward").unwrap(), 0);

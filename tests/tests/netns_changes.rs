@@ -200,7 +200,7 @@ fn new_connections_come_from_the_address_that_replaces_the_load_balancers() {
     })
     .unwrap();
     let response = cluster.topology.get(SERVICE, "/").unwrap();
-    assert_eq!(*response.client_seen().unwrap().ip(), other);
+    assert_eq!(response.client_seen().unwrap().ip(), other);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn plain_routing_lets_the_client_ask_web1() {
     let _servers = Nginx::start_all(&topology, Access::Open).unwrap();
     let response = topology.get(WEB1, "/").unwrap();
     assert_eq!((response.status, response.text().as_str()), (200, "web1\n"));
-    assert_eq!(*response.client_seen().unwrap().ip(), CLIENT);
+    assert_eq!(response.client_seen().unwrap().ip(), CLIENT);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn haproxy_alternates_and_is_all_the_servers_see() {
     let _haproxy = peers::HaProxy::start(&topology).unwrap();
     assert_alternates(&answers(&topology, 6));
     let response = topology.get(SERVICE, "/").unwrap();
-    assert_eq!(*response.client_seen().unwrap().ip(), LB_PRIVATE);
+    assert_eq!(response.client_seen().unwrap().ip(), LB_PRIVATE);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_connection_can_choose_its_source_again_and_again() {
     let second = Ipv4Addr::new(203, 0, 113, 77);
     let topology = Topology::builder().client_addresses([second]).lb_forwards().build().unwrap();
     let _servers = Nginx::start_all(&topology, Access::Open).unwrap();
-    let source = SocketAddrV4::new(second, 5555);
+    let source = SocketAddr::from((second, 5555));
     for _ in 0..3 {
         let response = topology.client.run_in(|| {
             http::get_with(SocketAddr::V4(WEB1), "/", &http::Options::from(source)).unwrap()

@@ -1,11 +1,6 @@
 //! The daemon ends, crashes and starts again under load, and starts that are to fail.
 
-use std::{
-    fs,
-    net::{SocketAddr, SocketAddrV4},
-    process::Output,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, process::Output, time::Duration};
 
 use lbha_tests::{
     daemon::{self, GUIDE_CONFIG, Lbha, guide_config},
@@ -29,7 +24,7 @@ fn open(topology: &Topology) -> Connection {
 }
 
 /// Who answers, and whom it sees.
-fn ask(connection: &mut Connection) -> (String, SocketAddrV4) {
+fn ask(connection: &mut Connection) -> (String, SocketAddr) {
     let response = connection.get("/").unwrap();
     (response.text(), response.client_seen().unwrap())
 }

@@ -264,13 +264,13 @@ fn a_new_daemon_finds_everything_as_it_left_it() {
     prog.public(begun.from_client()).forwarded();
     assert!(prog.server_stats(WEB[0]).packets_in > counted.packets_in, "counters go on");
     // The turn goes on too: 7 of [0, 1, 1] were taken.
-    assert_eq!(prog.begin(client(20), vip()).server.ip(), &WEB[1]);
+    assert_eq!(prog.begin(client(20), vip()).server.ip(), WEB[1]);
 
     // What differs is written, and only that.
     www(&mut desired).slots = vec![0];
     restart(&mut prog);
     assert_eq!(apply(&mut prog, &desired, 0), [Change::ServiceChanged(WWW)]);
-    assert_eq!(prog.begin(client(21), vip()).server.ip(), &WEB[0]);
+    assert_eq!(prog.begin(client(21), vip()).server.ip(), WEB[0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The cases are those of Katran's base fixtures and of the kernel's `xdp-lb` benchmark, said anew for NAT: where they
 //! expect a packet around the packet, this expects the same packet with other addresses.
 
-use std::{collections::BTreeMap, net::SocketAddrV4};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lbha::datapath::{
     apply::BackendKey,
@@ -29,7 +29,7 @@ enum Expect {
     /// Translated, to this server.
     Server(usize),
     /// Translated, from the service to this client.
-    Client(SocketAddrV4),
+    Client(SocketAddr),
     Pass(Counter),
     Drop(Counter),
 }
@@ -43,23 +43,19 @@ struct Fixture {
 }
 
 /// Clients' ports lie in the range of the load balancer's own, and all are free: each is kept.
-fn tcp_client(n: u16) -> SocketAddrV4 {
+fn tcp_client(n: u16) -> SocketAddr {
     at(CLIENT, 5000 + n)
 }
 
-fn udp_client(n: u16) -> SocketAddrV4 {
+fn udp_client(n: u16) -> SocketAddr {
     at(CLIENT, 6000 + n)
 }
 
-fn dns() -> SocketAddrV4 {
+fn dns() -> SocketAddr {
     at(VIP, 53)
 }
 
-fn from(
-    server: usize,
-    service: SocketAddrV4,
-    client: SocketAddrV4,
-) -> (SocketAddrV4, SocketAddrV4) {
+fn from(server: usize, service: SocketAddr, client: SocketAddr) -> (SocketAddr, SocketAddr) {
     (at(WEB[server], service.port()), at(PRIVATE, client.port()))
 }
 
@@ -278,7 +274,7 @@ fn jumbo_frames_of_several_buffers_are_translated() {
 fn four_thousand_flows_are_spread_and_found_again() {
     let sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
     let mut prog = Prog::sized(&desired(), sizes);
-    let clients = |n: u16| at([10, 0, (n >> 8) as u8, n as u8].into(), 1024 + n % 7);
+    let clients = |n: u16| at([10, 0, (n >> 8) as u8, n as u8], 1024 + n % 7);
     let open: Vec<Connection> = (0..4096).map(|n| prog.connect(clients(n), vip())).collect();
     assert_eq!((prog.flow_entries(), prog.half_open_entries()), (8192, 0));
     assert_eq!(WEB.map(|server| prog.server_stats(server).established), [2048, 2048]);

@@ -1,6 +1,6 @@
 //! A connection's way through the program, packet by packet, byte for byte.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use lbha_common::counter::Counter;
 use lbha_tests::{
@@ -9,7 +9,7 @@ use lbha_tests::{
 };
 
 /// Opens a connection; gives what the server sees as its client, and the server.
-fn open(prog: &mut Prog, client: SocketAddrV4) -> (SocketAddrV4, SocketAddrV4) {
+fn open(prog: &mut Prog, client: SocketAddr) -> (SocketAddr, SocketAddr) {
     let syn = prog.public(Frame::syn(client, vip()).seq(1000)).forwarded();
     let (source, server) = (syn.source(), syn.destination());
     prog.private(Frame::tcp(server, source).flags(SYN | ACK).seq(9000).ack(1001)).forwarded();
@@ -24,7 +24,7 @@ fn a_connection_is_translated_there_and_back() {
     let syn = prog.public(sent).forwarded();
     assert_eq!((syn.eth_src, syn.eth_dst), (PRIVATE_MAC, WEB_MAC[0]));
     assert_eq!((syn.ip.tos, syn.ip.id, syn.ip.ttl), (0x2e, 77, 63));
-    assert_eq!(syn.destination(), SocketAddrV4::new(WEB[0], 80));
+    assert_eq!(syn.destination(), at(WEB[0], 80));
     assert_eq!(syn.ip.src, PRIVATE);
     assert!((1024..=32767).contains(&syn.source().port()));
     let source = syn.source();
@@ -46,7 +46,7 @@ fn a_connection_is_translated_there_and_back() {
     let Transport::Tcp { seq: 1001, ack: 9001, .. } = data.transport else {
         panic!("{:?}", data.transport)
     };
-    let data = Frame::tcp(SocketAddrV4::new(WEB[0], 80), source).seq(9001).payload(b"web1\n");
+    let data = Frame::tcp(at(WEB[0], 80), source).seq(9001).payload(b"web1\n");
     let data = prog.private(data).forwarded();
     assert_eq!((data.source(), data.destination()), (vip(), client(0)));
     assert_eq!(data.payload, b"web1\n");
@@ -113,7 +113,6 @@ fn the_service_refuses_what_does_not_open_a_connection() {
 #[test]
 fn other_ports_of_the_elastic_address_are_the_hosts_own() {
     let mut prog = Prog::new();
-    let ssh =
-        Frame::syn(client(0), SocketAddrV4::new(VIP, 22)).macs(ROUTER_MAC, PUBLIC_MAC).build();
+    let ssh = Frame::syn(client(0), at(VIP, 22)).macs(ROUTER_MAC, PUBLIC_MAC).build();
     prog.run(0, &ssh).passed(Counter::PassUnmatched, &ssh);
 }

@@ -229,7 +229,7 @@ fn only_a_bare_syn_of_the_client_reopens_a_closing_connection() {
     let again = prog.begin(client(0), vip());
     assert_eq!((prog.flow_entries(), prog.half_open_entries()), (0, 2));
     confirm(&mut prog, &again);
-    assert_eq!(prog.server_stats(*again.server.ip()).established, 1);
+    assert_eq!(prog.server_stats(v4(again.server)).established, 1);
 }
 
 /// SYN number `n` of a flood from addresses of all kinds.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use lbha::datapath::{Desired, desired::Route, desired::ServiceId, loader::Sizes};
@@ -58,7 +58,8 @@ impl Content {
             L4::Udp { checksum, .. } => *checksum = self.checksum,
             other => panic!("{other:?}"),
         }
-        let Self { payload, ip_options, tos, id, ttl, dont_fragment, padding, .. } = self;
+        let Self { payload, ip_options, tos, ttl, dont_fragment, padding, .. } = self;
+        let id = self.id.into();
         Frame { payload, ip_options, tos, id, ttl, dont_fragment, padding, ..frame }
     }
 }
@@ -96,7 +97,7 @@ fn content() -> impl Strategy<Value = Content> {
 }
 
 /// Any client but those whose addresses are the servers' own or ours.
-fn any_client() -> impl Strategy<Value = SocketAddrV4> {
+fn any_client() -> impl Strategy<Value = SocketAddr> {
     let address = any::<u32>().prop_map(Ipv4Addr::from_bits).prop_filter("on-link", |address| {
         address.octets()[..2] != [192, 168] && ![VIP, PUBLIC].contains(address)
     });
@@ -119,9 +120,9 @@ fn there_and_back(keep_client: bool, udp: bool) {
         prog.private(if udp { syn_ack } else { syn_ack.flags(SYN | ACK).seq(9000) }).forwarded();
         let confirm = frame(client, service);
         prog.public(if udp { confirm } else { confirm.ack(9001) }).forwarded();
-        prop_assert_eq!(source.ip(), if keep_client { client.ip() } else { &PRIVATE });
+        prop_assert_eq!(source.ip(), if keep_client { client.ip() } else { PRIVATE.into() });
 
-        let web = usize::from(server.ip() == &WEB[1]);
+        let web = usize::from(server.ip() == WEB[1]);
         let there = request.put_into(frame(client, service));
         let outcome = prog.public(there.clone());
         outcome.forwarded();
@@ -273,13 +274,13 @@ fn nonsense(keep_client: bool, multi_buffer: bool, seed: u64) {
                     let packet =
                         parse(&frame).unwrap_or_else(|error| panic!("{error}: {frame:x?}"));
                     let (smac, from) = match out {
-                        INTERNET => (PUBLIC_MAC, VIP),
+                        INTERNET => (PUBLIC_MAC, VIP.into()),
                         // an answer of the service to a server that is its client
-                        _ if packet.ip.src == VIP => (PRIVATE_MAC, VIP),
+                        _ if packet.ip.src == VIP => (PRIVATE_MAC, VIP.into()),
                         _ if keep_client && side == INTERNET => {
                             (PRIVATE_MAC, parse(&sent).unwrap().ip.src)
                         }
-                        _ => (PRIVATE_MAC, PRIVATE),
+                        _ => (PRIVATE_MAC, PRIVATE.into()),
                     };
                     assert_eq!(packet.eth_src, smac);
                     assert_eq!(packet.ip.src, from, "out on side {out}");

@@ -1,9 +1,6 @@
 //! Every verdict by name: a packet that provokes it, the one counter that moves, and all that stays as it was.
 
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use lbha::datapath::{
     desired::{Desired, Route},
@@ -261,7 +258,11 @@ fn a_server_reaches_the_service_through_its_own_side() {
     });
     let inside = at(WEB[0], 40000);
     let syn = prog.private(Frame::syn(inside, vip())).sent_back();
-    assert_eq!((syn.ip.src, syn.ip.dst), (PRIVATE, WEB[0]), "through us, even to itself");
+    assert_eq!(
+        (syn.ip.src, syn.ip.dst),
+        (PRIVATE.into(), WEB[0].into()),
+        "through us, even to itself"
+    );
     assert_eq!((syn.eth_src, syn.eth_dst), (PRIVATE_MAC, WEB_MAC[0]));
 }
 
@@ -354,7 +355,7 @@ fn a_source_from_the_wrong_side_is_refused() {
     // A server has a neighbour entry of its own, as on a real host.
     desired.routes.insert((WEB[1], 32), Route::Hop);
     prog.apply(&desired);
-    let forged = SocketAddrV4::new(WEB[1], 40000);
+    let forged = at(WEB[1], 40000);
     drops(&mut prog, DropWrongSide, &from_router(Frame::syn(forged, vip())));
     let outward = prog.private(Frame::syn(client(0), vip()));
     outward.dropped(DropWrongSide);
@@ -442,14 +443,14 @@ fn a_server_out_of_ports_refuses_and_its_neighbour_does_not() {
     let mut ports = BTreeSet::new();
     for n in 0..8 {
         let connection = prog.connect(client(n), vip());
-        if connection.server.ip() == &WEB[0] {
+        if connection.server.ip() == WEB[0] {
             ports.insert(connection.source.port());
         }
     }
     assert_eq!(ports, (2000..=2003).collect(), "all of them are found");
     drops(&mut prog, DropNoPort, &from_router(Frame::syn(client(8), vip())));
     let neighbour = prog.connect(client(8), vip());
-    assert_eq!(neighbour.server.ip(), &WEB[1]);
+    assert_eq!(neighbour.server.ip(), WEB[1]);
     prog.carries(&neighbour);
 }
 

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use crate::setup::{self, Purpose};
 use crate::terminal::Step;
-use crate::{clippy, fmt, test};
+use crate::{clippy, compliance, fmt, test};
 
-/// Check everything that a change has to pass: format, lints, tests.
+/// Check everything that a change has to pass: format, the page of requirements, lints, tests.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask ci
-  cargo xtask ci --no-test   only the format and the lints")]
+  cargo xtask ci --no-test   only the format, the page of requirements and the lints")]
 pub struct Arguments {
     /// Leave out the tests.
     #[arg(long)]
@@ -23,6 +23,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let step = Step::start("format");
     fmt::format(true)?;
     step.done();
+    compliance::check()?;
     clippy::host()?;
     clippy::xdp()?;
     if arguments.no_test {

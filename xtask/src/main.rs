@@ -8,6 +8,7 @@ mod build_ebpf;
 mod cargo;
 mod ci;
 mod clippy;
+mod compliance;
 mod demo;
 #[allow(dead_code, reason = "lbha/build.rs uses the rest")]
 mod ebpf;
@@ -52,6 +53,7 @@ enum Verb {
     Bench(bench::Arguments),
     Ci(ci::Arguments),
     Clippy(clippy::Arguments),
+    Compliance(compliance::Arguments),
     Fmt(fmt::Arguments),
     #[command(hide = true)]
     Limited(limited::Arguments),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Ci(arguments) => ci::run(&arguments),
         Verb::Clippy(arguments) => clippy::run(&arguments),
+        Verb::Compliance(arguments) => compliance::run(&arguments),
         Verb::Fmt(arguments) => fmt::run(&arguments),
         Verb::Limited(arguments) => limited::run(&arguments),
     };

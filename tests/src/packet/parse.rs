@@ -1,20 +1,20 @@
 //! Takes a frame apart into a plain struct for assertions; checks nothing but that the bytes are there.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use super::{
-    ETHERTYPE_IPV4, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Fault, PROTO_ICMP, PROTO_TCP, PROTO_UDP, be16,
-    be32, is_icmp_error,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Fault, Ip, PROTO_TCP,
+    PROTO_UDP, be16, be32, header, icmp,
 };
 
-/// A frame with an IPv4 packet.
+/// A frame with an IP packet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Parsed {
     pub eth_dst: [u8; 6],
     pub eth_src: [u8; 6],
     /// Tag control information, outermost first.
     pub vlans: Vec<u16>,
-    pub ip: Ipv4,
+    pub ip: Ip,
     pub transport: Transport,
     /// What follows the transport's header, up to the end of the IP packet.
     pub payload: Vec<u8>,
@@ -22,26 +22,7 @@ pub struct Parsed {
     pub padding: usize,
 }
 
-/// An IPv4 header.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ipv4 {
-    pub header_len: usize,
-    pub tos: u8,
-    pub total_len: u16,
-    pub id: u16,
-    pub dont_fragment: bool,
-    pub more_fragments: bool,
-    /// In units of 8 bytes.
-    pub fragment_offset: u16,
-    pub ttl: u8,
-    pub protocol: u8,
-    pub checksum: u16,
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
-    pub options: Vec<u8>,
-}
-
-/// What an IPv4 packet carries.
+/// What an IP packet carries.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Transport {
     Tcp {
@@ -59,6 +40,7 @@ pub enum Transport {
         dst: u16,
         checksum: u16,
     },
+    /// ICMP or ICMPv6, as `ip.protocol` says.
     Icmp {
         kind: u8,
         code: u8,
@@ -74,30 +56,45 @@ pub enum Transport {
 /// The start of a packet inside an ICMP error: ports or the ICMP identifier, which are always there (RFC 792).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Embedded {
-    pub ip: Ipv4,
-    /// The first two 16-bit words after the IP header: source and destination port for TCP and UDP.
+    pub ip: Ip,
+    /// Source and destination port for TCP and UDP; not in a later fragment.
     pub ports: Option<(u16, u16)>,
+    /// The identifier of an echo request or reply; not in a later fragment.
+    pub echo_id: Option<u16>,
     /// What follows the IP header.
     pub payload: Vec<u8>,
 }
 
-impl Ipv4 {
-    pub fn is_fragment(&self) -> bool {
-        self.more_fragments || self.fragment_offset != 0
+impl Embedded {
+    /// The source of a TCP or UDP packet.
+    #[track_caller]
+    pub fn source(&self) -> SocketAddr {
+        SocketAddr::new(self.ip.src, self.expect_ports().0)
+    }
+
+    /// The destination of a TCP or UDP packet.
+    #[track_caller]
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.ip.dst, self.expect_ports().1)
+    }
+
+    #[track_caller]
+    fn expect_ports(&self) -> (u16, u16) {
+        self.ports.unwrap_or_else(|| panic!("no ports in {self:?}"))
     }
 }
 
 impl Parsed {
     /// The source of a TCP or UDP packet.
     #[track_caller]
-    pub fn source(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ip.src, self.ports().0)
+    pub fn source(&self) -> SocketAddr {
+        SocketAddr::new(self.ip.src, self.ports().0)
     }
 
     /// The destination of a TCP or UDP packet.
     #[track_caller]
-    pub fn destination(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ip.dst, self.ports().1)
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.ip.dst, self.ports().1)
     }
 
     /// The packet inside an ICMP error.
@@ -118,6 +115,46 @@ impl Parsed {
         }
     }
 
+    /// The identifier of an ICMP echo request or reply.
+    #[track_caller]
+    pub fn echo_id(&self) -> u16 {
+        match self.transport {
+            Transport::Icmp { kind, rest: [high, low, ..], .. }
+                if icmp::is_echo(self.ip.protocol, kind) =>
+            {
+                u16::from_be_bytes([high, low])
+            }
+            ref other => panic!("no identifier in {other:?}"),
+        }
+    }
+
+    /// Type and code of an ICMP message.
+    #[track_caller]
+    pub fn icmp_kind(&self) -> (u8, u8) {
+        match self.transport {
+            Transport::Icmp { kind, code, .. } => (kind, code),
+            ref other => panic!("no ICMP type in {other:?}"),
+        }
+    }
+
+    /// The MSS option of a TCP header, if there is one.
+    #[track_caller]
+    pub fn mss(&self) -> Option<u16> {
+        let Transport::Tcp { options, .. } = &self.transport else {
+            panic!("no TCP options in {:?}", self.transport)
+        };
+        let mut rest = options.as_slice();
+        while let [kind, tail @ ..] = rest {
+            rest = match kind {
+                0 => return None,
+                1 => tail,
+                2 => return (tail.first() == Some(&4)).then(|| be16(tail, 1)).flatten(),
+                _ => rest.get(usize::from(*tail.first()?).max(2)..)?,
+            };
+        }
+        None
+    }
+
     #[track_caller]
     fn ports(&self) -> (u16, u16) {
         match self.transport {
@@ -127,29 +164,29 @@ impl Parsed {
     }
 }
 
-/// Parses a frame; anything but IPv4 is a fault.
+/// Parses a frame; anything but IP is a fault.
 pub fn parse(frame: &[u8]) -> Result<Parsed, Fault> {
     let offset = l3_offset(frame)?;
     let mut parsed = parse_ip(&frame[offset..])?;
     parsed.eth_dst.copy_from_slice(&frame[..6]);
     parsed.eth_src.copy_from_slice(&frame[6..12]);
-    parsed.vlans = (12..offset - 2).step_by(4).filter_map(|at| be16(frame, at + 2)).collect();
+    parsed.vlans = vlans(frame, offset);
     Ok(parsed)
 }
 
 /// [`parse`] for a packet that starts with its IP header; the Ethernet fields are zero.
 pub fn parse_ip(packet: &[u8]) -> Result<Parsed, Fault> {
-    let ip = parse_ip_header(packet)?;
-    let total = usize::from(ip.total_len);
+    let ip = header::parse(packet)?;
+    let total = ip.total_len;
     if total < ip.header_len || packet.len() < total {
-        return Err(Fault::Length { of: "IPv4 header", says: total, is: packet.len() });
+        return Err(Fault::Length { of: "IP header", says: total, is: packet.len() });
     }
     let segment = &packet[ip.header_len..total];
     let (transport, header_len) = match ip.protocol {
         _ if ip.fragment_offset != 0 => None,
         PROTO_TCP => tcp(segment),
         PROTO_UDP => udp(segment),
-        PROTO_ICMP => icmp(segment),
+        _ if ip.carries_icmp() => icmp(ip.protocol, segment),
         _ => None,
     }
     .unwrap_or((Transport::Opaque, 0));
@@ -164,44 +201,30 @@ pub fn parse_ip(packet: &[u8]) -> Result<Parsed, Fault> {
     })
 }
 
-/// Where the IPv4 header starts, after the Ethernet header and its tags.
+/// Where the IP header starts, after the Ethernet header and its tags.
 pub(super) fn l3_offset(frame: &[u8]) -> Result<usize, Fault> {
     let mut at = 12;
     loop {
-        match be16(frame, at).ok_or(Fault::Truncated("Ethernet header"))? {
-            ETHERTYPE_VLAN | ETHERTYPE_QINQ => at += 4,
-            ETHERTYPE_IPV4 => return Ok(at + 2),
-            other => return Err(Fault::NotIpv4(other)),
-        }
+        let version = match be16(frame, at).ok_or(Fault::Truncated("Ethernet header"))? {
+            ETHERTYPE_VLAN | ETHERTYPE_QINQ => {
+                at += 4;
+                continue;
+            }
+            ETHERTYPE_IPV4 => 4,
+            ETHERTYPE_IPV6 => 6,
+            other => return Err(Fault::NotIp(other)),
+        };
+        at += 2;
+        return match frame.get(at).map(|first| first >> 4) {
+            Some(is) if is != version => Err(Fault::Version { says: version, is }),
+            _ => Ok(at),
+        };
     }
 }
 
-pub(super) fn parse_ip_header(packet: &[u8]) -> Result<Ipv4, Fault> {
-    const CUT: Fault = Fault::Truncated("IPv4 header");
-    let first = *packet.first().ok_or(CUT)?;
-    if first >> 4 != 4 {
-        return Err(Fault::NotIpv4(u16::from(first >> 4)));
-    }
-    let header_len = usize::from(first & 0x0f) * 4;
-    let header = packet.get(..header_len).filter(|header| header.len() >= 20).ok_or(CUT)?;
-    let word = |at| be16(header, at).ok_or(CUT);
-    let address = |at| be32(header, at).map(Ipv4Addr::from_bits).ok_or(CUT);
-    let fragment = word(6)?;
-    Ok(Ipv4 {
-        header_len,
-        tos: header[1],
-        total_len: word(2)?,
-        id: word(4)?,
-        dont_fragment: fragment & 0x4000 != 0,
-        more_fragments: fragment & 0x2000 != 0,
-        fragment_offset: fragment & 0x1fff,
-        ttl: header[8],
-        protocol: header[9],
-        checksum: word(10)?,
-        src: address(12)?,
-        dst: address(16)?,
-        options: header[20..].to_vec(),
-    })
+/// The tags of a frame whose IP header starts at `offset`.
+pub(super) fn vlans(frame: &[u8], offset: usize) -> Vec<u16> {
+    (12..offset - 2).step_by(4).filter_map(|at| be16(frame, at + 2)).collect()
 }
 
 fn tcp(segment: &[u8]) -> Option<(Transport, usize)> {
@@ -225,17 +248,22 @@ fn udp(segment: &[u8]) -> Option<(Transport, usize)> {
     Some((Transport::Udp { src, dst, checksum: be16(segment, 6)? }, 8))
 }
 
-fn icmp(segment: &[u8]) -> Option<(Transport, usize)> {
+fn icmp(protocol: u8, segment: &[u8]) -> Option<(Transport, usize)> {
     let rest = segment.get(4..8)?.try_into().ok()?;
     let (kind, code) = (segment[0], segment[1]);
-    let embedded = is_icmp_error(kind).then(|| embedded(&segment[8..])).flatten().map(Box::new);
+    let quotes = icmp::is_error(protocol, kind);
+    let embedded = quotes.then(|| embedded(&segment[8..])).flatten().map(Box::new);
     Some((Transport::Icmp { kind, code, checksum: be16(segment, 2)?, rest, embedded }, 8))
 }
 
 fn embedded(packet: &[u8]) -> Option<Embedded> {
-    let ip = parse_ip_header(packet).ok()?;
+    let ip = header::parse(packet).ok()?;
     let payload = packet[ip.header_len..].to_vec();
-    let ports = be16(&payload, 0).zip(be16(&payload, 2));
-    let ports = ports.filter(|_| matches!(ip.protocol, PROTO_TCP | PROTO_UDP));
-    Some(Embedded { ip, ports, payload })
+    let starts = ip.fragment_offset == 0;
+    let has_ports = starts && matches!(ip.protocol, PROTO_TCP | PROTO_UDP);
+    let ports = be16(&payload, 0).zip(be16(&payload, 2)).filter(|_| has_ports);
+    let kind = payload.first().filter(|_| starts && ip.carries_icmp());
+    let is_echo = kind.is_some_and(|kind| icmp::is_echo(ip.protocol, *kind));
+    let echo_id = be16(&payload, 4).filter(|_| is_echo);
+    Some(Embedded { ip, ports, echo_id, payload })
 }

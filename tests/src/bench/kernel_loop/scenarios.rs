@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,8 +25,8 @@ use super::layout;
 use crate::{
     packet::{ETHERTYPE_VLAN, Frame, tcp_flags::*},
     prog::{
-        PRIVATE, PRIVATE_MAC, PUBLIC, PUBLIC_MAC, Prog, ROUTER_MAC, TCP, UDP, VIP, private_hop,
-        public_hop,
+        PRIVATE, PRIVATE_MAC, PUBLIC, PUBLIC_MAC, Prog, ROUTER_MAC, TCP, UDP, VIP, at, private_hop,
+        public_hop, v4,
     },
 };
 
@@ -52,13 +52,13 @@ pub struct Set {
 
 /// Enough that as many half-open connections as the table holds never run out of source ports.
 const SERVERS: u16 = 64;
-const FULLNAT: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
-const NAT: SocketAddrV4 = SocketAddrV4::new(VIP, 81);
-const DNS: SocketAddrV4 = SocketAddrV4::new(VIP, 53);
+const FULLNAT: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), 80);
+const NAT: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), 81);
+const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), 53);
 const VLAN: u16 = 1234;
 
 /// The first client of many. The loop adds to the address's first half what it takes from the second.
-const FIRST_CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(20, 0, 255, 255), 40000);
+const FIRST_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(20, 0, 255, 255)), 40000);
 /// The connections that the program itself has opened.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -82,7 +82,7 @@ fn plain(object: &[u8]) -> Result<Set> {
     let sizes =
         Sizes { max_connections: 1 << 16, max_connections_v6: 1024, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
-    let client = |n: u16| SocketAddrV4::new(CLIENT, 50000 + n);
+    let client = |n: u16| at(CLIENT, 50000 + n);
     let tcp = |client, to| {
         Frame::tcp(client, to).seq(1001).ack(9001).flags(ACK | PSH).payload(&[0x5a; 10])
     };
@@ -115,7 +115,7 @@ fn plain(object: &[u8]) -> Result<Set> {
     arp.resize(layout::HEADER, 0);
     let mut ipv6 = arp.clone();
     ipv6[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
-    let ssh = SocketAddrV4::new(PUBLIC, 22);
+    let ssh = at(PUBLIC, 22);
 
     let mut scenarios = vec![
         hit("tcp-v4-hit", in_public(tcp(client(0), FULLNAT))),
@@ -177,7 +177,7 @@ fn million(object: &[u8]) -> Result<Set> {
 fn vlan(object: &[u8], same: bool) -> Result<Set> {
     let sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
     let mut prog = Prog::of(object, &network(Some(same)), sizes);
-    let client = SocketAddrV4::new(CLIENT, 50000);
+    let client = at(CLIENT, 50000);
     let inside = |frame: Frame| if same { frame.vlan(VLAN) } else { frame };
     let syn = prog.public(Frame::syn(client, FULLNAT).seq(1000).vlan(VLAN)).forwarded();
     let answer = Frame::tcp(syn.destination(), syn.source()).flags(SYN | ACK).seq(9000).ack(1001);
@@ -213,7 +213,7 @@ pub fn network(vlan: Option<bool>) -> Desired {
             .collect(),
         slots: (0..SERVERS).collect(),
     };
-    let id = |to: SocketAddrV4, protocol| ServiceId { vip: *to.ip(), port: to.port(), protocol };
+    let id = |to: SocketAddr, protocol| ServiceId { vip: v4(to), port: to.port(), protocol };
     let mut hops = BTreeMap::new();
     let mut router = public_hop(ROUTER_MAC);
     router.tags.clone_from(&public);
@@ -254,13 +254,13 @@ fn server_mac(n: u16) -> [u8; 6] {
 /// A connection as its server sees it.
 #[derive(Clone, Copy)]
 struct Connection {
-    source: SocketAddrV4,
-    server: SocketAddrV4,
+    source: SocketAddr,
+    server: SocketAddr,
     mac: [u8; 6],
 }
 
 /// Opens a connection through the program.
-fn connect(prog: &mut Prog, client: SocketAddrV4, to: SocketAddrV4) -> Result<Connection> {
+fn connect(prog: &mut Prog, client: SocketAddr, to: SocketAddr) -> Result<Connection> {
     let syn = prog.public(Frame::syn(client, to).seq(1000)).forwarded();
     let (source, server, mac) = (syn.source(), syn.destination(), syn.eth_dst);
     prog.private(Frame::tcp(server, source).flags(SYN | ACK).seq(9000).ack(1001)).forwarded();
@@ -277,7 +277,7 @@ fn reply(connection: Connection, frame: Frame) -> Vec<u8> {
 /// An entry towards each server as the program makes it, to learn the indices that the controller chose.
 pub fn template(prog: &mut Prog) -> Result<Vec<Flow4>> {
     for n in 0..SERVERS {
-        prog.public(Frame::syn(SocketAddrV4::new(CLIENT, 51000 + n), FULLNAT)).forwarded();
+        prog.public(Frame::syn(at(CLIENT, 51000 + n), FULLNAT)).forwarded();
     }
     let entries: Vec<Flow4> = prog
         .flows
@@ -297,10 +297,10 @@ pub fn insert(prog: &Prog, template: &[Flow4], clients: u32, last_seen: u32) -> 
     let (mut keys, mut flows) = (Vec::new(), Vec::new());
     for n in 0..clients {
         let (address, port) = layout::client(n);
-        let address = FIRST_CLIENT.ip().to_bits() + (address << 16) - address;
+        let address = v4(FIRST_CLIENT).to_bits() + (address << 16) - address;
         let key = FlowKey4 {
             saddr: Be32::new(address),
-            daddr: FULLNAT.ip().to_owned().into(),
+            daddr: v4(FULLNAT).into(),
             sport: Be16::new(FIRST_CLIENT.port() + port as u16),
             dport: Be16::new(FULLNAT.port()),
             proto: TCP,
