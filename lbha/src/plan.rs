@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use lbha_common::{addr::Be16, flow::side, nexthop::Tag, service::pick, wire::proto};
@@ -12,7 +12,7 @@ use crate::{
     datapath::desired::{Desired, Hop, Interface, Prefix, Route, Server, Service, ServiceId},
     lb,
     net::{
-        Fib, InterfaceError, Ipv4Prefix, NetState, Port, RouteTarget, Side, Watch, forwarding,
+        Fib, InterfaceError, IpPrefix, NetState, Port, RouteTarget, Side, Watch, forwarding,
         resolve_interface,
     },
 };
@@ -89,7 +89,7 @@ pub fn plan(config: &Config, state: &NetState, ports: &Ports, lingering: &[Prefi
             planner.plan.desired.lingering.insert((addr, len), hop);
         }
     }
-    planner.plan.desired.local = fib.local.clone();
+    planner.plan.desired.local = fib.local.iter().copied().filter_map(v4).collect();
     planner.plan
 }
 
@@ -147,7 +147,7 @@ impl Planner<'_> {
 
     fn routes(&mut self) {
         let fib = self.fib;
-        if !fib.routes.contains_key(&Ipv4Prefix::DEFAULT) {
+        if !fib.routes.contains_key(&IpPrefix::DEFAULT_V4) {
             self.warn(
                 "no default route through our interfaces: connections from beyond the networks that have a \
                  route are refused"
@@ -155,7 +155,8 @@ impl Planner<'_> {
             );
         }
         for (prefix, target) in &fib.routes {
-            let key = (prefix.addr(), prefix.len());
+            let Some(addr) = v4(prefix.addr()) else { continue };
+            let key = (addr, prefix.len());
             let route = match target {
                 RouteTarget::Gateway { side, gateway } => {
                     let hop = self.hop(*side, *gateway);
@@ -173,11 +174,12 @@ impl Planner<'_> {
             };
             self.plan.desired.routes.insert(key, route);
         }
-        for (side, addr) in fib.neighbours.keys() {
+        for &(side, neighbour) in fib.neighbours.keys() {
+            let Some(addr) = v4(neighbour) else { continue };
             // A gateway that no connected prefix covers is reached by its routes only.
-            if fib.lookup(*addr) == Some(RouteTarget::OnLink { side: *side }) {
-                let key = (*addr, 32);
-                self.plan.desired.hops.insert(key, self.hop(*side, *addr));
+            if fib.lookup(neighbour) == Some(RouteTarget::OnLink { side }) {
+                let key = (addr, 32);
+                self.plan.desired.hops.insert(key, self.hop(side, neighbour));
                 self.plan.desired.routes.insert(key, Route::Hop);
             }
         }
@@ -257,17 +259,17 @@ impl Planner<'_> {
 
     /// Servers are on their own side or nowhere. Where that side has lost its route, a default route would lead to the
     /// internet, and what answered from there would belong to no connection.
-    fn way_to(&self, server: Ipv4Addr) -> Option<(Side, Ipv4Addr)> {
+    fn way_to(&self, server: Ipv4Addr) -> Option<(Side, IpAddr)> {
         let own = if self.ports.one_armed() { Side::Public } else { Side::Private };
-        self.fib.next_hop(server).filter(|(side, _)| *side == own)
+        self.fib.next_hop(server.into()).filter(|(side, _)| *side == own)
     }
 
     fn hop_to(&self, addr: Ipv4Addr) -> Option<Hop> {
-        let (side, via) = self.fib.next_hop(addr)?;
+        let (side, via) = self.fib.next_hop(addr.into())?;
         Some(self.hop(side, via))
     }
 
-    fn hop(&self, side: Side, via: Ipv4Addr) -> Hop {
+    fn hop(&self, side: Side, via: IpAddr) -> Hop {
         let port = self.ports.of(side);
         Hop {
             side: match side {
@@ -283,10 +285,10 @@ impl Planner<'_> {
 
     fn source_for(&self, server: Ipv4Addr) -> Option<Ipv4Addr> {
         let (side, _) = self.way_to(server)?;
-        self.fib.source_for(self.state, side, server)
+        self.fib.source_for(self.state, side, server.into()).and_then(v4)
     }
 
-    fn watch(&mut self, side: Side, addr: Ipv4Addr) {
+    fn watch(&mut self, side: Side, addr: IpAddr) {
         let devices = &self.ports.of(side).l3_ifindexes;
         let connected = |index: &&u32| {
             self.state
@@ -318,6 +320,13 @@ impl Planner<'_> {
     }
 }
 
+fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    }
+}
+
 fn tags(port: &Port) -> Vec<Tag> {
     port.vlan
         .iter()
@@ -338,7 +347,7 @@ pub fn on_link_device(state: &NetState, ports: &Ports, addr: Ipv4Addr) -> Option
         state
             .addresses
             .get(index)
-            .is_some_and(|all| all.iter().any(|own| own.prefix.contains(addr)))
+            .is_some_and(|all| all.iter().any(|own| own.prefix.contains(addr.into())))
     })
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::*;
 use crate::{
     config::{Overrides, load},
-    net::Ipv4Prefix,
+    net::IpPrefix,
     net::state::{
         Address, Event, Link, Neighbour, NextHop, Nud, Placement, Route as KernelRoute, RouteKey,
-        RouteKind, Scope,
+        Scope,
     },
 };
 
@@ -79,22 +79,24 @@ impl Network {
     }
 
     fn address(&mut self, index: u32, addr: &str, len: u8) {
-        let prefix = Ipv4Prefix::new(ip(addr), len).unwrap();
-        let address = Address { addr: ip(addr), prefix, secondary: false, scope: Scope::Global };
+        let addr = IpAddr::V4(ip(addr));
+        let prefix = IpPrefix::new(addr, len).unwrap();
+        let address =
+            Address { addr, prefix, secondary: false, usable: true, scope: Scope::Global };
         self.0.apply(Event::NewAddress(index, address));
     }
 
     fn route(&mut self, dst: &str, len: u8, ifindex: u32, gateway: Option<&str>) {
-        let key = RouteKey { dst: Ipv4Prefix::new(ip(dst), len).unwrap(), metric: 0 };
+        let key = RouteKey { dst: IpPrefix::new(ip(dst).into(), len).unwrap(), metric: 0 };
         let gateway = gateway.map(|gateway| gateway.parse().unwrap());
         let next_hops = vec![NextHop { ifindex, gateway, encap: false }];
-        let route = KernelRoute { kind: RouteKind::Unicast, next_hops, preferred_source: None };
+        let route = KernelRoute { next_hops, ..KernelRoute::default() };
         self.0.apply(Event::NewRoute(key, route, Placement::Last));
     }
 
     fn neighbour(&mut self, index: u32, addr: &str, mac: Option<[u8; 6]>) {
         let nud = if mac.is_some() { Nud::Reachable } else { Nud::Failed };
-        self.0.apply(Event::NewNeighbour(index, ip(addr), Neighbour { mac, nud }));
+        self.0.apply(Event::NewNeighbour(index, ip(addr).into(), Neighbour { mac, nud }));
     }
 
     fn plan(&self, config: &Config) -> Plan {

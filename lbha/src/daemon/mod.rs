@@ -300,7 +300,7 @@ impl Daemon {
             let Some(device) = crate::plan::on_link_device(&state, &self.ports, addr) else {
                 continue;
             };
-            if let Err(error) = self.neighbours.probe(device, addr).await {
+            if let Err(error) = self.neighbours.probe(device, addr.into()).await {
                 debug!(%addr, error = ?error, "neighbour not probed");
             }
         }

@@ -1,12 +1,10 @@
-//! Netlink messages into [`Event`]s; pure. Messages that say nothing about the IPv4 tables of this host give `None`.
+//! Netlink messages into [`Event`]s; pure. Messages that say nothing about the tables mirrored here give `None`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
     Prop, VlanProtocol, XdpAttached,
@@ -15,14 +13,15 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference,
+    RouteProtocol, RouteType, RouteVia,
 };
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
 
-use super::prefix::Ipv4Prefix;
+use super::prefix::{Family, IpPrefix};
 use super::state::{
-    Address, Event, Link, Mac, Neighbour, NextHop, Nud, Placement, Route, RouteKey, RouteKind,
-    Scope, VlanTag, XdpAttachment, XdpMode,
+    Address, Event, Link, Mac, Neighbour, NextHop, Nud, Placement, Preference, Route, RouteKey,
+    RouteKind, Scope, VlanTag, XdpAttachment, XdpMode,
 };
 
 /// `flags` are those of the netlink header.
@@ -147,25 +146,35 @@ fn xdp(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
     Some(XdpAttachment { prog_id: prog_id.unwrap_or(0), mode })
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
+fn family(family: AddressFamily) -> Option<Family> {
+    match family {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        _ => None,
     }
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let family = family(message.header.family)?;
     let mut local = None;
     let mut peer = None;
-    let mut secondary = message.header.flags.contains(AddressHeaderFlags::Secondary);
+    // The header has the lowest eight of them.
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(IpAddr::V4(addr)) => local = Some(*addr),
-            AddressAttribute::Address(IpAddr::V4(addr)) => peer = Some(*addr),
-            AddressAttribute::Flags(flags) => secondary = flags.contains(AddressFlags::Secondary),
+            AddressAttribute::Local(addr) => local = Some(*addr),
+            AddressAttribute::Address(addr) => peer = Some(*addr),
+            AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
     }
+    // An optimistic address (RFC 4429) is tentative, too. IPv4 sends from a deprecated one.
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
     Some(Address {
         addr: local.or(peer)?,
-        prefix: Ipv4Prefix::new(peer.or(local)?, message.header.prefix_len)?,
-        secondary,
+        prefix: IpPrefix::new(peer.or(local)?, message.header.prefix_len)?,
+        secondary: flags.contains(AddressFlags::Secondary),
+        usable: family == Family::V4 || !flags.intersects(unusable),
         scope: match message.header.scope {
             AddressScope::Universe => Scope::Global,
             AddressScope::Site => Scope::Site,
@@ -176,18 +185,19 @@ fn address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(Ipv4Addr, Neighbour)> {
+fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Neighbour)> {
+    // A bridge's forwarding table comes as neighbours of another family.
+    family(message.header.family)?;
     // Proxy entries are addresses that this host answers for, not neighbours.
-    if message.header.family != AddressFamily::Inet
-        || message.header.flags.contains(NeighbourFlags::Proxy)
-    {
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
     let mut addr = None;
     let mut lladdr = None;
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => addr = Some(*a),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => addr = Some((*a).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => addr = Some((*a).into()),
             NeighbourAttribute::LinkLayerAddress(bytes) => lladdr = mac(bytes),
             _ => {}
         }
@@ -208,10 +218,12 @@ fn neighbour(message: &NeighbourMessage) -> Option<(Ipv4Addr, Neighbour)> {
 
 fn route(message: &RouteMessage) -> Option<(RouteKey, Route)> {
     let header = &message.header;
-    // A cloned route is a cache entry. A route for one TOS value does not apply to ordinary traffic.
-    if header.address_family != AddressFamily::Inet
-        || header.flags.contains(RouteFlags::Cloned)
+    let family = family(header.address_family)?;
+    // A cloned route is a cache entry. A route for one TOS value or one source prefix (`ip -6 route add … from …`) does
+    // not apply to ordinary traffic.
+    if header.flags.contains(RouteFlags::Cloned)
         || header.tos != 0
+        || header.source_prefix_length != 0
     {
         return None;
     }
@@ -221,20 +233,27 @@ fn route(message: &RouteMessage) -> Option<(RouteKey, Route)> {
         RouteType::Unreachable => RouteKind::Unreachable,
         RouteType::Prohibit => RouteKind::Prohibit,
         RouteType::Throw => RouteKind::Throw,
+        // `local`, `anycast`, `multicast`… lead nowhere.
         _ => return None,
     };
     let mut table = u32::from(header.table);
-    let mut dst = Ipv4Addr::UNSPECIFIED;
+    // That of a default route is not in the message.
+    let mut dst = family.default_prefix().addr();
     let mut metric = 0;
     let mut preferred_source = None;
+    let mut preference = Preference::Medium;
     let mut multipath = None;
+    let mut nexthop_object = false;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(id) => table = *id,
-            RouteAttribute::Destination(RouteAddress::Inet(addr)) => dst = *addr,
+            RouteAttribute::Destination(addr) => dst = ip(addr)?,
             RouteAttribute::Priority(value) => metric = *value,
-            RouteAttribute::PrefSource(RouteAddress::Inet(addr)) => preferred_source = Some(*addr),
+            RouteAttribute::PrefSource(addr) => preferred_source = ip(addr),
+            RouteAttribute::Preference(RoutePreference::Low) => preference = Preference::Low,
+            RouteAttribute::Preference(RoutePreference::High) => preference = Preference::High,
             RouteAttribute::MultiPath(hops) => multipath = Some(hops),
+            RouteAttribute::NhId(_) => nexthop_object = true,
             _ => {}
         }
     }
@@ -248,8 +267,12 @@ fn route(message: &RouteMessage) -> Option<(RouteKey, Route)> {
         (RouteKind::Unicast, None) => vec![next_hop(None, &message.attributes)],
         _ => Vec::new(),
     };
-    let key = RouteKey { dst: Ipv4Prefix::new(dst, header.destination_prefix_length)?, metric };
-    Some((key, Route { kind, next_hops, preferred_source }))
+    let joins = family == Family::V6
+        && !nexthop_object
+        && header.protocol != RouteProtocol::Ra
+        && next_hops.first().is_some_and(|hop| hop.gateway.is_some());
+    let key = RouteKey { dst: IpPrefix::new(dst, header.destination_prefix_length)?, metric };
+    Some((key, Route { kind, next_hops, preferred_source, joins, preference }))
 }
 
 /// A hop of a multipath route has its device in its own header, a plain route among its attributes.
@@ -258,14 +281,22 @@ fn next_hop(ifindex: Option<u32>, attributes: &[RouteAttribute]) -> NextHop {
     for attribute in attributes {
         match attribute {
             RouteAttribute::Oif(index) => hop.ifindex = *index,
-            RouteAttribute::Gateway(RouteAddress::Inet(addr))
-            | RouteAttribute::Via(RouteVia::Inet(addr)) => hop.gateway = Some(IpAddr::V4(*addr)),
+            RouteAttribute::Gateway(addr) => hop.gateway = ip(addr),
+            RouteAttribute::Via(RouteVia::Inet(addr)) => hop.gateway = Some(IpAddr::V4(*addr)),
             RouteAttribute::Via(RouteVia::Inet6(addr)) => hop.gateway = Some(IpAddr::V6(*addr)),
             RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => hop.encap = true,
             _ => {}
         }
     }
     hop
+}
+
+fn ip(addr: &RouteAddress) -> Option<IpAddr> {
+    match addr {
+        RouteAddress::Inet(addr) => Some(IpAddr::V4(*addr)),
+        RouteAddress::Inet6(addr) => Some(IpAddr::V6(*addr)),
+        _ => None,
+    }
 }
 
 fn mac(bytes: &[u8]) -> Option<Mac> {

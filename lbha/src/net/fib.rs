@@ -1,11 +1,14 @@
 //! The kernel's routes and neighbours reduced to what two ports need; pure. The datapath's maps mirror a [`Fib`].
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::attach::Port;
-use super::prefix::Ipv4Prefix;
-use super::state::{IfIndex, Mac, NetState, NextHop, Nud, Route, RouteKey, RouteKind, Scope};
+use super::prefix::{Family, IpPrefix};
+use super::state::{
+    Address, IfIndex, Mac, NetState, NextHop, Nud, Route, RouteKey, RouteKind, Scope,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
@@ -15,14 +18,10 @@ pub enum Side {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteTarget {
-    Gateway {
-        side: Side,
-        gateway: Ipv4Addr,
-    },
+    /// The gateway may be a link-local address, and an IPv6 one also for IPv4 (RFC 8950 calls for it).
+    Gateway { side: Side, gateway: IpAddr },
     /// The destination itself is the neighbour.
-    OnLink {
-        side: Side,
-    },
+    OnLink { side: Side },
     /// For the datapath: a blackhole, or a route through a device or tunnel that it does not serve.
     Unreachable,
 }
@@ -30,12 +29,14 @@ pub enum RouteTarget {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fib {
     /// Aggregated: a prefix that would go where its closest covering prefix goes is left out, so that a full BGP table
-    /// through one gateway is one entry. Use [`Fib::lookup`].
-    pub routes: BTreeMap<Ipv4Prefix, RouteTarget>,
-    /// Those that packets may be sent to.
-    pub neighbours: BTreeMap<(Side, Ipv4Addr), Mac>,
-    /// All addresses of this host, on any device.
-    pub local: BTreeSet<Ipv4Addr>,
+    /// through one gateway is one entry. Use [`Fib::lookup`]. IPv6 link-local and multicast prefixes are left out: a
+    /// router forwards neither (RFC 4291 §2.5.6 and §2.7), and which device they mean is not theirs to say.
+    pub routes: BTreeMap<IpPrefix, RouteTarget>,
+    /// Those that packets may be sent to. A link-local address means a neighbour on one device only: should a side have
+    /// several devices, and the same link-local address behind two of them, one of the two is here.
+    pub neighbours: BTreeMap<(Side, IpAddr), Mac>,
+    /// All addresses of this host, on any device, link-local ones too.
+    pub local: BTreeSet<IpAddr>,
     sides: Sides,
 }
 
@@ -69,17 +70,22 @@ pub fn forwarding(state: &NetState, public: &Port, private: &Port) -> Fib {
 }
 
 impl Fib {
-    /// The target of the longest prefix that contains `addr`; `None` without a route.
-    pub fn lookup(&self, addr: Ipv4Addr) -> Option<RouteTarget> {
-        (0..=32)
+    /// The target of the longest prefix that contains `addr`; `None` without a route, and for an address that is not
+    /// forwarded to.
+    pub fn lookup(&self, addr: IpAddr) -> Option<RouteTarget> {
+        let host = IpPrefix::host(addr);
+        if is_of_the_link(host) {
+            return None;
+        }
+        (0..=host.len())
             .rev()
-            .filter_map(|len| Ipv4Prefix::new(addr, len))
+            .filter_map(|len| IpPrefix::new(addr, len))
             .find_map(|prefix| self.routes.get(&prefix))
             .copied()
     }
 
     /// The address that a packet to `dst` is sent to on the wire, and on which side; `None` when it cannot be sent.
-    pub fn next_hop(&self, dst: Ipv4Addr) -> Option<(Side, Ipv4Addr)> {
+    pub fn next_hop(&self, dst: IpAddr) -> Option<(Side, IpAddr)> {
         match self.lookup(dst)? {
             RouteTarget::Gateway { side, gateway } => Some((side, gateway)),
             RouteTarget::OnLink { side } => Some((side, dst)),
@@ -88,7 +94,7 @@ impl Fib {
     }
 
     /// All gateways in use: they need their neighbour entries.
-    pub fn gateways(&self) -> BTreeSet<(Side, Ipv4Addr)> {
+    pub fn gateways(&self) -> BTreeSet<(Side, IpAddr)> {
         self.routes
             .values()
             .filter_map(|target| match target {
@@ -98,24 +104,108 @@ impl Fib {
             .collect()
     }
 
-    /// The source address for packets of this host's own, or masqueraded ones, to `dst`: the side's primary address
-    /// whose subnet contains `dst`, else its first primary global address. This is how the kernel chooses
-    /// (inet_select_addr), and so what iptables' MASQUERADE would use.
-    pub fn source_for(&self, state: &NetState, side: Side, dst: Ipv4Addr) -> Option<Ipv4Addr> {
+    /// The source address for packets of this host's own, or masqueraded ones, to `dst`, of the same family.
+    ///
+    /// IPv4: the side's primary address whose subnet contains `dst`, else its first primary global address. This is how
+    /// the kernel chooses (inet_select_addr), and so what iptables' MASQUERADE would use.
+    ///
+    /// IPv6: a link-local address for a link-local `dst`, and otherwise the best global one. Where the kernel's rules
+    /// (RFC 6724 §5) leave a choice, an address with a subnet comes before one alone (/128): the latter may be a
+    /// service's, which moves to another host. Temporary addresses are never taken.
+    pub fn source_for(&self, state: &NetState, side: Side, dst: IpAddr) -> Option<IpAddr> {
+        match dst {
+            IpAddr::V4(_) => {
+                let primary = || self.sources(state, side, Family::V4);
+                primary()
+                    .find(|address| address.prefix.contains(dst))
+                    .or_else(|| primary().find(|address| address.scope == Scope::Global))
+                    .map(|address| address.addr)
+            }
+            IpAddr::V6(to) if to.is_unicast_link_local() => {
+                let mut own = self.sources(state, side, Family::V6).map(|address| address.addr);
+                own.find(|addr| is_of_the_link(IpPrefix::host(*addr)))
+            }
+            IpAddr::V6(to) => self.best_v6(state, side, Some(to)),
+        }
+    }
+
+    /// The side's own global address: the source of ICMP errors, and of connections that are masqueraded to the
+    /// interface. It is the one that the kernel would use towards the gateway of the default route, if that is on this
+    /// side and has a global address itself.
+    pub fn primary(&self, state: &NetState, side: Side, family: Family) -> Option<IpAddr> {
+        let gateway = match self.routes.get(&family.default_prefix()) {
+            Some(RouteTarget::Gateway { side: of, gateway }) if *of == side => Some(*gateway),
+            _ => None,
+        };
+        match family {
+            Family::V4 => {
+                let global = || {
+                    let primary = self.sources(state, side, Family::V4);
+                    primary.filter(|address| address.scope == Scope::Global)
+                };
+                gateway
+                    .and_then(|gateway| global().find(|address| address.prefix.contains(gateway)))
+                    .or_else(|| global().next())
+                    .map(|address| address.addr)
+            }
+            Family::V6 => self.best_v6(state, side, gateway.and_then(global_v6)),
+        }
+    }
+
+    /// The side's addresses of a family that may be sources, in the kernel's order.
+    fn sources<'a>(
+        &self,
+        state: &'a NetState,
+        side: Side,
+        family: Family,
+    ) -> impl Iterator<Item = &'a Address> {
         let devices = match side {
             Side::Public => &self.sides.public,
             Side::Private => &self.sides.private,
         };
-        let primary = || {
-            let addresses = devices.iter().filter_map(|index| state.addresses.get(index)).flatten();
-            addresses.filter(|address| !address.secondary)
-        };
-        primary()
-            .find(|address| address.prefix.contains(dst))
-            .or_else(|| primary().find(|address| address.scope == Scope::Global))
-            .map(|address| address.addr)
+        let addresses = devices.iter().filter_map(|index| state.addresses.get(index)).flatten();
+        addresses.filter(move |address| {
+            Family::of(address.addr) == family && address.usable && !address.secondary
+        })
+    }
+
+    /// The best global address towards `dst`, or in general.
+    fn best_v6(&self, state: &NetState, side: Side, dst: Option<Ipv6Addr>) -> Option<IpAddr> {
+        let global = self
+            .sources(state, side, Family::V6)
+            .filter(|address| address.scope == Scope::Global)
+            .filter_map(|address| Some((address.prefix, global_v6(address.addr)?)));
+        let best = global.min_by_key(|(prefix, addr)| {
+            let contains = dst.is_some_and(|dst| prefix.contains(dst.into()));
+            // Rule 6: unique local addresses among themselves, global ones among themselves.
+            let same_kind = addr.is_unique_local() == dst.is_some_and(|dst| dst.is_unique_local());
+            // Rule 8, the longest common prefix.
+            let common = dst.map_or(0, |dst| (addr.to_bits() ^ dst.to_bits()).leading_zeros());
+            let common = common.min(prefix.len().into());
+            (!contains, !same_kind, prefix.is_host(), Reverse(common))
+        });
+        best.map(|(_, addr)| addr.into())
     }
 }
+
+fn global_v6(addr: IpAddr) -> Option<Ipv6Addr> {
+    match addr {
+        IpAddr::V6(addr) if !is_of_the_link(IpPrefix::host(addr.into())) => Some(addr),
+        _ => None,
+    }
+}
+
+/// Whether the addresses of a prefix are not forwarded to: IPv6 link-local unicast and multicast.
+fn is_of_the_link(prefix: IpPrefix) -> bool {
+    LINK_LOCAL.covers(prefix) || MULTICAST.covers(prefix)
+}
+
+const LINK_LOCAL: IpPrefix =
+    IpPrefix::new(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10)
+        .expect("invariant: fe80::/10 is a prefix");
+const MULTICAST: IpPrefix =
+    IpPrefix::new(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8)
+        .expect("invariant: ff00::/8 is a prefix");
 
 impl Sides {
     fn of(&self, index: IfIndex) -> Option<Side> {
@@ -129,12 +219,13 @@ impl Sides {
     }
 }
 
-/// The target of each prefix: the first usable route of the best metric, as fib_table_lookup does.
-fn targets(state: &NetState, sides: &Sides) -> BTreeMap<Ipv4Prefix, RouteTarget> {
+/// The target of each prefix: the first usable route of the best metric, as fib_table_lookup and fib6_table_lookup do.
+fn targets(state: &NetState, sides: &Sides) -> BTreeMap<IpPrefix, RouteTarget> {
     let mut targets = BTreeMap::new();
     for (RouteKey { dst, .. }, routes) in state.routes.iter() {
         // Keys are ordered by prefix, then metric.
-        if !targets.contains_key(dst)
+        if !is_of_the_link(*dst)
+            && !targets.contains_key(dst)
             && let Some(target) = routes.iter().find_map(|route| target(state, sides, route))
         {
             targets.insert(*dst, target);
@@ -174,18 +265,16 @@ fn target(state: &NetState, sides: &Sides, route: &Route) -> Option<RouteTarget>
         return Some(RouteTarget::Unreachable);
     };
     Some(match hop.gateway {
-        Some(IpAddr::V4(gateway)) => RouteTarget::Gateway { side, gateway },
-        // A gateway in the other family needs a neighbour entry of that family.
-        Some(IpAddr::V6(_)) => RouteTarget::Unreachable,
+        Some(gateway) => RouteTarget::Gateway { side, gateway },
         None => RouteTarget::OnLink { side },
     })
 }
 
 /// Drops each prefix whose closest covering prefix has the same target.
-fn aggregate(targets: BTreeMap<Ipv4Prefix, RouteTarget>) -> BTreeMap<Ipv4Prefix, RouteTarget> {
+fn aggregate(targets: BTreeMap<IpPrefix, RouteTarget>) -> BTreeMap<IpPrefix, RouteTarget> {
     let mut kept = BTreeMap::new();
     // The prefixes that cover the current one, shortest first; in this order a prefix comes before what it covers.
-    let mut covering: Vec<(Ipv4Prefix, RouteTarget)> = Vec::new();
+    let mut covering: Vec<(IpPrefix, RouteTarget)> = Vec::new();
     for (prefix, target) in targets {
         while covering.last().is_some_and(|(cover, _)| !cover.covers(prefix)) {
             covering.pop();

@@ -3,40 +3,43 @@
 //! The XDP program never does a FIB lookup; the controller mirrors what this module says into BPF maps. Nothing here
 //! knows of BPF. Reading order, from pure to impure:
 //!
-//! - [`prefix`]: an IPv4 prefix.
-//! - [`state`]: [`NetState`], a snapshot of the kernel's tables, and the events that change it.
+//! - [`prefix`]: a prefix of either family.
+//! - [`state`]: [`NetState`], a snapshot of the kernel's tables, and the events that change it; `routes` for the routes
+//!   that compete with each other.
 //! - [`decode`]: netlink messages into those events.
 //! - [`attach`]: where XDP attaches for a configured interface name, and which devices are "this side".
 //! - [`fib`]: [`NetState`] and two ports into the small table that the datapath needs.
-//! - [`arp`], [`keeper`]: when to ask a neighbour for its MAC address, and with which packet.
-//! - [`monitor`]: the task that keeps a [`NetState`] current.
+//! - [`arp`], [`ndp`], [`keeper`]: when to ask a neighbour for its MAC address, and with which packet.
+//! - [`monitor`]: the task that keeps a [`NetState`] current; `dump` reads the kernel's tables for it.
 //! - [`neigh`]: the task that keeps watched neighbours resolved and their MAC addresses true.
-//! - `raw`: the packet socket; the only unsafe code here.
+//! - `raw`: the packet sockets; the only unsafe code here.
 //!
 //! **Network namespace.** A socket belongs to the network namespace of the *thread* that created it, for life. The
 //! daemon is started inside its namespace, so every thread qualifies; a test that unshares one thread must create and
 //! drive everything on that thread (a current-thread runtime).
 //!
-//! IPv6 has its own tables in the kernel and will have its own maps here: keys carry the family in their type
-//! (`Ipv4Addr`), and events of other families are ignored in [`decode`].
+//! **Families.** The kernel keeps each family's tables apart, here they are together: an `IpAddr` or [`IpPrefix`] in a key
+//! says which family it is, and in that order IPv4 comes first. Where the kernel treats the families differently, the
+//! function concerned says how.
 
 pub mod arp;
 pub mod attach;
 pub mod decode;
+mod dump;
 pub mod fib;
-mod ip_prefix;
 pub mod keeper;
 pub mod monitor;
+pub mod ndp;
 pub mod neigh;
 pub mod prefix;
 mod raw;
+mod routes;
 pub mod state;
 
 pub use attach::{InterfaceError, Port, resolve_interface};
 pub use fib::{Fib, RouteTarget, Side, forwarding};
-pub use ip_prefix::{IpPrefix, PrefixError};
-pub use keeper::{Keeper, Watch};
+pub use keeper::{Answer, Keeper, Watch};
 pub use monitor::{Monitor, MonitorError, MonitorOptions};
 pub use neigh::{NeighbourError, NeighbourKeeper, Neighbours};
-pub use prefix::Ipv4Prefix;
+pub use prefix::{Family, IpPrefix, PrefixError};
 pub use state::NetState;

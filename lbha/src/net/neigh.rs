@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
@@ -22,18 +22,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::arp;
-use super::keeper::{Keeper, Probe, Watch};
-use super::raw::ArpSocket;
-use super::state::{IfIndex, NetState};
+use super::keeper::{Answer, Keeper, Probe, Watch};
+use super::raw::{PacketSocket, Protocol};
+use super::state::{IfIndex, Mac, NetState};
+use super::{arp, ndp};
 
 #[derive(Debug, Error)]
 pub enum NeighbourError {
     #[error("cannot have the kernel resolve {addr} on interface {ifindex}")]
-    Resolve { ifindex: IfIndex, addr: Ipv4Addr, source: io::Error },
+    Resolve { ifindex: IfIndex, addr: IpAddr, source: io::Error },
     #[error("cannot have the kernel verify {addr} on interface {ifindex}")]
-    Verify { ifindex: IfIndex, addr: Ipv4Addr, source: io::Error },
-    #[error("cannot open a packet socket for arp")]
+    Verify { ifindex: IfIndex, addr: IpAddr, source: io::Error },
+    #[error("cannot open a packet socket")]
     Socket(#[source] io::Error),
 }
 
@@ -48,11 +48,11 @@ impl Neighbours {
         Neighbours { handle }
     }
 
-    /// Has the kernel resolve a neighbour now: it creates the entry if there is none, and broadcasts an ARP request if
+    /// Has the kernel resolve a neighbour now: it creates the entry if there is none, and asks everyone if
     /// the entry is not valid (neigh_event_send; a FAILED entry starts over). Returns when the kernel has started, not
     /// when the neighbour has answered. Never to be used on a PERMANENT entry: NTF_USE makes that an ordinary one
     /// (__neigh_update).
-    pub async fn probe(&self, ifindex: IfIndex, addr: Ipv4Addr) -> Result<(), NeighbourError> {
+    pub async fn probe(&self, ifindex: IfIndex, addr: IpAddr) -> Result<(), NeighbourError> {
         let mut message = about(ifindex, addr);
         message.header.flags = NeighbourFlags::Use;
         self.change(message, NLM_F_CREATE).await.map_err(|source| NeighbourError::Resolve {
@@ -64,7 +64,7 @@ impl Neighbours {
 
     /// Has the kernel verify the address of a neighbour that it holds for valid: after three unicast requests without an
     /// answer the entry is FAILED. Not for PERMANENT entries, which would become ordinary ones.
-    pub async fn verify(&self, ifindex: IfIndex, addr: Ipv4Addr) -> Result<(), NeighbourError> {
+    pub async fn verify(&self, ifindex: IfIndex, addr: IpAddr) -> Result<(), NeighbourError> {
         let mut message = about(ifindex, addr);
         message.header.state = NeighbourState::Probe;
         self.change(message, 0).await.map_err(|source| NeighbourError::Verify {
@@ -89,11 +89,14 @@ impl Neighbours {
     }
 }
 
-fn about(ifindex: IfIndex, addr: Ipv4Addr) -> NeighbourMessage {
+fn about(ifindex: IfIndex, addr: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = match addr {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
     message.header.ifindex = ifindex;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)));
+    message.attributes.push(NeighbourAttribute::Destination(addr.into()));
     message
 }
 
@@ -110,9 +113,10 @@ impl NeighbourKeeper {
         states: watch::Receiver<Arc<NetState>>,
         neighbours: Neighbours,
     ) -> Result<NeighbourKeeper, NeighbourError> {
-        let socket = ArpSocket::open().map_err(NeighbourError::Socket)?;
+        let open = |protocol| PacketSocket::open(protocol).map_err(NeighbourError::Socket);
+        let sockets = Sockets { arp: open(Protocol::Arp)?, ndp: open(Protocol::Ndp)? };
         let (watched, changes) = watch::channel(BTreeSet::new());
-        let task = tokio::spawn(run(socket, states, changes, neighbours));
+        let task = tokio::spawn(run(sockets, states, changes, neighbours));
         Ok(NeighbourKeeper { watched, task })
     }
 
@@ -132,8 +136,13 @@ impl Drop for NeighbourKeeper {
     }
 }
 
+struct Sockets {
+    arp: AsyncFd<PacketSocket>,
+    ndp: AsyncFd<PacketSocket>,
+}
+
 async fn run(
-    socket: AsyncFd<ArpSocket>,
+    sockets: Sockets,
     mut states: watch::Receiver<Arc<NetState>>,
     mut watched: watch::Receiver<BTreeSet<Watch>>,
     neighbours: Neighbours,
@@ -143,34 +152,39 @@ async fn run(
     keeper.watch(&watched.borrow_and_update());
     loop {
         for probe in keeper.poll(&state, Instant::now()) {
-            perform(probe, socket.get_ref(), &state, &neighbours).await;
+            perform(probe, &sockets, &state, &neighbours).await;
         }
         let timeout = keeper.poll_timeout();
-        tokio::select! {
+        let received = tokio::select! {
             changed = states.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 state = states.borrow_and_update().clone();
+                Ok(())
             }
             changed = watched.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 keeper.watch(&watched.borrow_and_update());
+                Ok(())
             }
-            ready = socket.readable() => match ready {
-                Ok(mut ready) => {
-                    if receive(socket.get_ref(), &mut keeper) {
-                        ready.clear_ready();
-                    }
+            ready = sockets.arp.readable() => ready.map(|mut ready| {
+                if receive(sockets.arp.get_ref(), &mut keeper, arp_answer) {
+                    ready.clear_ready();
                 }
-                Err(error) => {
-                    warn!(%error, "neighbours are no longer checked: packet socket failed");
-                    return;
+            }),
+            ready = sockets.ndp.readable() => ready.map(|mut ready| {
+                if receive(sockets.ndp.get_ref(), &mut keeper, ndp_answer) {
+                    ready.clear_ready();
                 }
-            },
-            () = sleep_until(timeout), if timeout.is_some() => {}
+            }),
+            () = sleep_until(timeout), if timeout.is_some() => Ok(()),
+        };
+        if let Err(error) = received {
+            warn!(%error, "neighbours are no longer checked: packet socket failed");
+            return;
         }
     }
 }
@@ -182,10 +196,10 @@ async fn sleep_until(timeout: Option<Instant>) {
     }
 }
 
-async fn perform(probe: Probe, socket: &ArpSocket, state: &NetState, neighbours: &Neighbours) {
+async fn perform(probe: Probe, sockets: &Sockets, state: &NetState, neighbours: &Neighbours) {
+    // The interface may be going; its next event is the end of that.
     match probe {
         Probe::Resolve { ifindex, addr } => {
-            // The interface may be going; its next event is the end of that.
             if let Err(error) = neighbours.probe(ifindex, addr).await {
                 debug!(%addr, ifindex, error = ?error, "neighbour not probed");
             }
@@ -198,30 +212,58 @@ async fn perform(probe: Probe, socket: &ArpSocket, state: &NetState, neighbours:
         Probe::Request { ifindex, addr, source, to } => {
             let Some(link) = state.links.get(&ifindex) else { return };
             let packet = arp::request(link.mac, source, addr);
-            if let Err(error) = socket.send(ifindex, to, &packet) {
-                debug!(%addr, interface = link.name, %error, "arp request not sent");
-            }
+            send(&sockets.arp, ifindex, to, &packet, addr.into());
+        }
+        Probe::Solicit { ifindex, addr, source, to } => {
+            let Some(link) = state.links.get(&ifindex) else { return };
+            let everyone = ndp::solicited_node(addr);
+            let destination = if to.is_some() { addr } else { everyone };
+            let packet = ndp::solicitation(link.mac, source, addr, destination);
+            let to = to.unwrap_or_else(|| ndp::multicast_mac(everyone));
+            send(&sockets.ndp, ifindex, to, &packet, addr.into());
         }
     }
 }
 
+fn send(socket: &AsyncFd<PacketSocket>, ifindex: IfIndex, to: Mac, packet: &[u8], addr: IpAddr) {
+    if let Err(error) = socket.get_ref().send(ifindex, to, packet) {
+        debug!(%addr, ifindex, %error, "neighbour not asked");
+    }
+}
+
 /// Reads what is there; returns whether that was all.
-fn receive(socket: &ArpSocket, keeper: &mut Keeper) -> bool {
-    let mut buffer = [0; 64];
+fn receive(
+    socket: &PacketSocket,
+    keeper: &mut Keeper,
+    parse: impl Fn(&[u8]) -> Option<(IpAddr, Answer)>,
+) -> bool {
+    let mut buffer = [0; PACKET];
     for _ in 0..RECEIVE_AT_ONCE {
         match socket.receive(&mut buffer) {
             Ok((ifindex, len)) => {
-                if let Some((addr, mac)) = arp::parse_reply(&buffer[..len]) {
-                    keeper.handle_reply(ifindex, addr, mac, Instant::now());
+                if let Some((addr, answer)) = parse(&buffer[..len]) {
+                    keeper.handle_answer(ifindex, addr, answer, Instant::now());
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             // ENETDOWN and the like report a device's trouble once, and the socket goes on.
-            Err(error) => debug!(%error, "arp socket"),
+            Err(error) => debug!(%error, "packet socket"),
         }
     }
     false
 }
 
-/// Bounds the time for which a flood of replies holds up everything else.
+fn arp_answer(packet: &[u8]) -> Option<(IpAddr, Answer)> {
+    let (addr, mac) = arp::parse_reply(packet)?;
+    Some((addr.into(), Answer { mac: Some(mac), overrides: true }))
+}
+
+fn ndp_answer(packet: &[u8]) -> Option<(IpAddr, Answer)> {
+    let ndp::Advertisement { target, mac, overrides } = ndp::parse_advertisement(packet)?;
+    Some((target.into(), Answer { mac, overrides }))
+}
+
+/// Enough for an advertisement, whatever its options: it is one packet, and a larger MTU is not for these.
+const PACKET: usize = 1500;
+/// Bounds the time for which a flood of answers holds up everything else.
 const RECEIVE_AT_ONCE: usize = 256;

@@ -1,4 +1,5 @@
-//! The packet socket that ARP requests leave from and replies come back to: the only unsafe code of this module.
+//! The packet sockets that questions to neighbours leave from and answers come back to: the only unsafe code of this
+//! module.
 
 use std::io;
 use std::mem;
@@ -6,38 +7,49 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use tokio::io::unix::AsyncFd;
 
-use super::arp::ARP_LEN;
 use super::state::{IfIndex, Mac};
+
+/// What a socket sends and receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Receives ARP replies.
+    Arp,
+    /// Receives neighbour advertisements, with their IPv6 headers.
+    Ndp,
+}
 
 /// Non-blocking; bound to no device, so one socket serves all. Needs CAP_NET_RAW.
 #[derive(Debug)]
-pub struct ArpSocket(OwnedFd);
+pub struct PacketSocket {
+    fd: OwnedFd,
+    protocol: Protocol,
+}
 
-impl ArpSocket {
+impl PacketSocket {
     /// Must be called within a tokio runtime.
-    pub fn open() -> io::Result<AsyncFd<ArpSocket>> {
+    pub fn open(protocol: Protocol) -> io::Result<AsyncFd<PacketSocket>> {
         // SAFETY: the `OwnedFd` is never replaced, and closed only when the `AsyncFd` drops it.
-        unsafe { AsyncFd::register(Self::open_unregistered()?) }
+        unsafe { AsyncFd::register(Self::open_unregistered(protocol)?) }
             .map_err(|error| error.into_parts().1)
     }
 
-    fn open_unregistered() -> io::Result<ArpSocket> {
+    fn open_unregistered(protocol: Protocol) -> io::Result<PacketSocket> {
         // With protocol 0 nothing is received until `bind`, when the filter is in place.
         // SOCK_DGRAM: the kernel writes and strips the Ethernet header.
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no pointers; the result is checked.
         let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
         // SAFETY: `fd` is open, and nothing else owns it.
-        let socket = ArpSocket(unsafe { OwnedFd::from_raw_fd(fd) });
+        let socket = PacketSocket { fd: unsafe { OwnedFd::from_raw_fd(fd) }, protocol };
         socket.attach_filter()?;
-        let any = link_address(0, None);
+        let any = protocol.link_address(0, None);
         // SAFETY: `any` lives through the call, and the length is its size.
         check(unsafe { libc::bind(fd, (&raw const any).cast(), address_len()) })?;
         Ok(socket)
     }
 
-    pub fn send(&self, ifindex: IfIndex, to: Mac, packet: &[u8; ARP_LEN]) -> io::Result<()> {
-        let to = link_address(ifindex, Some(to));
+    pub fn send(&self, ifindex: IfIndex, to: Mac, packet: &[u8]) -> io::Result<()> {
+        let to = self.protocol.link_address(ifindex, Some(to));
         // SAFETY: both pointers are valid for the lengths given, through the call.
         let sent = unsafe {
             libc::sendto(
@@ -54,7 +66,7 @@ impl ArpSocket {
 
     /// Reads one packet; returns the device that it came from and its length.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(IfIndex, usize)> {
-        let mut from = link_address(0, None);
+        let mut from = self.protocol.link_address(0, None);
         let mut from_len = address_len();
         // SAFETY: `buffer` is valid for writes of its length, `from` for `from_len` bytes; the kernel writes no more.
         let received = unsafe {
@@ -73,22 +85,10 @@ impl ArpSocket {
         }
     }
 
-    /// Has the kernel drop all but ARP replies to this host's own MAC address, as a broadcast domain's ARP noise would
-    /// otherwise wake the daemon for nothing.
+    /// Has the kernel drop all but answers to this host's own MAC address: a broadcast domain's ARP noise, not to speak
+    /// of all IPv6 packets, would otherwise wake the daemon for nothing.
     fn attach_filter(&self) -> io::Result<()> {
-        let load = libc::BPF_LD | libc::BPF_ABS;
-        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-        let ret = libc::BPF_RET | libc::BPF_K;
-        let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
-        let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-        let mut program = [
-            op(load | libc::BPF_B, 0, 0, packet_type),
-            op(equal, 0, 3, u32::from(libc::PACKET_HOST)),
-            op(load | libc::BPF_H, 0, 0, 6),
-            op(equal, 0, 1, 2),
-            op(ret, 0, 0, u32::MAX),
-            op(ret, 0, 0, 0),
-        ];
+        let mut program = self.protocol.filter();
         let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
         // SAFETY: `filter` points to `program`, both live through the call, and the kernel copies them.
         check(unsafe {
@@ -104,29 +104,62 @@ impl ArpSocket {
     }
 }
 
-impl AsRawFd for ArpSocket {
+impl AsRawFd for PacketSocket {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 
-impl AsFd for ArpSocket {
+impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
-fn link_address(ifindex: IfIndex, mac: Option<Mac>) -> libc::sockaddr_ll {
-    let mut sll_addr = [0; 8];
-    sll_addr[..6].copy_from_slice(&mac.unwrap_or_default());
-    libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ARP as u16).to_be(),
-        sll_ifindex: ifindex.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr,
+impl Protocol {
+    /// A classic BPF program. Offsets are those behind the Ethernet header.
+    fn filter(self) -> Vec<libc::sock_filter> {
+        let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let load = |size: u32, offset| op(libc::BPF_LD | libc::BPF_ABS | size, 0, 0, offset);
+        let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+        let mut tests = vec![(load(libc::BPF_B, packet_type), u32::from(libc::PACKET_HOST))];
+        match self {
+            // The operation: a reply.
+            Protocol::Arp => tests.push((load(libc::BPF_H, 6), 2)),
+            // The next header with the hop limit, and the type of the ICMPv6 message.
+            Protocol::Ndp => {
+                tests.extend([(load(libc::BPF_H, 6), 58 << 8 | 255), (load(libc::BPF_B, 40), 136)]);
+            }
+        }
+        let mut program = Vec::new();
+        let count = tests.len();
+        for (i, (load, expected)) in tests.into_iter().enumerate() {
+            // To the last instruction, over the tests that follow and the instruction that accepts.
+            let refuse = (2 * (count - 1 - i) + 1) as u8;
+            program.push(load);
+            program.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, refuse, expected));
+        }
+        program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX));
+        program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, 0));
+        program
+    }
+
+    fn link_address(self, ifindex: IfIndex, mac: Option<Mac>) -> libc::sockaddr_ll {
+        let ethertype = match self {
+            Protocol::Arp => libc::ETH_P_ARP,
+            Protocol::Ndp => libc::ETH_P_IPV6,
+        };
+        let mut sll_addr = [0; 8];
+        sll_addr[..6].copy_from_slice(&mac.unwrap_or_default());
+        libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (ethertype as u16).to_be(),
+            sll_ifindex: ifindex.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr,
+        }
     }
 }
 

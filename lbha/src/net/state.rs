@@ -1,10 +1,11 @@
 //! A snapshot of the kernel's links, addresses, neighbours and routes, and the events that change it; pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::prefix::Ipv4Prefix;
+use super::prefix::{Family, IpPrefix};
+use super::routes;
 
 pub type IfIndex = u32;
 pub type Mac = [u8; 6];
@@ -14,9 +15,9 @@ pub type Mac = [u8; 6];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetState {
     pub links: Arc<BTreeMap<IfIndex, Link>>,
-    /// In the kernel's order: the first non-secondary one is the device's primary address.
+    /// In the kernel's order, IPv4 first: the first non-secondary IPv4 one is the device's primary address.
     pub addresses: Arc<BTreeMap<IfIndex, Vec<Address>>>,
-    pub neighbours: Arc<BTreeMap<(IfIndex, Ipv4Addr), Neighbour>>,
+    pub neighbours: Arc<BTreeMap<(IfIndex, IpAddr), Neighbour>>,
     /// The main table. Routes of the same prefix and metric are in the kernel's order: the first one is used.
     pub routes: Arc<BTreeMap<RouteKey, Vec<Route>>>,
 }
@@ -71,11 +72,15 @@ pub enum XdpMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// IFA_LOCAL: the host's own address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// The prefix length, applied to IFA_ADDRESS, which is the far end of a point-to-point address.
-    pub prefix: Ipv4Prefix,
-    /// Another address of the same subnet came first.
+    pub prefix: IpPrefix,
+    /// IPv4: another address of the same subnet came first. IPv6: it is temporary (RFC 8981), the kernel's flag being the
+    /// same.
     pub secondary: bool,
+    /// Whether packets may be sent from it. Not from an IPv6 address that is tentative or whose duplicate address
+    /// detection has failed (RFC 4862 §5.4), and not from a deprecated one if there is another (§5.5.4).
+    pub usable: bool,
     pub scope: Scope,
 }
 
@@ -111,20 +116,35 @@ pub enum Nud {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteKey {
-    pub dst: Ipv4Prefix,
+    pub dst: IpPrefix,
     pub metric: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     pub kind: RouteKind,
     /// One for a plain route, several for a multipath route, none unless `kind` is `Unicast`.
     pub next_hops: Vec<NextHop>,
-    pub preferred_source: Option<Ipv4Addr>,
+    pub preferred_source: Option<IpAddr>,
+    /// IPv6: another such route of the same prefix and metric becomes a further next hop of this one
+    /// (rt6_qualify_for_ecmp): it has a gateway, and is from neither a router advertisement nor a nexthop object.
+    pub joins: bool,
+    /// IPv6: decides between routes of the same prefix and metric.
+    pub preference: Preference,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a router advertisement says of its router (RFC 4191 §2.1); any other route's is `Medium`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Preference {
+    Low,
+    #[default]
+    Medium,
+    High,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteKind {
+    #[default]
     Unicast,
     Blackhole,
     Unreachable,
@@ -142,15 +162,14 @@ pub struct NextHop {
     pub encap: bool,
 }
 
-/// Where RTM_NEWROUTE puts a route among those of the same prefix and metric, from its netlink flags
-/// (net/ipv4/fib_trie.c, fib_table_insert).
+/// Where RTM_NEWROUTE puts a route among those of the same prefix and metric, from its netlink flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// `ip route add`, `prepend`.
+    /// `ip route add`, `prepend`. IPv6: the same as `Last`.
     First,
     /// `ip route append`, and every route of a dump.
     Last,
-    /// `ip route replace`: takes the place of the first one.
+    /// `ip route replace`: takes the place of another one.
     Replace,
 }
 
@@ -161,8 +180,8 @@ pub enum Event {
     DelLink(IfIndex),
     NewAddress(IfIndex, Address),
     DelAddress(IfIndex, Address),
-    NewNeighbour(IfIndex, Ipv4Addr, Neighbour),
-    DelNeighbour(IfIndex, Ipv4Addr),
+    NewNeighbour(IfIndex, IpAddr, Neighbour),
+    DelNeighbour(IfIndex, IpAddr),
     NewRoute(RouteKey, Route, Placement),
     DelRoute(RouteKey, Route),
     /// A nexthop object (`ip nexthop`) changed: routes that use it change without a message of their own.
@@ -198,8 +217,13 @@ impl NetState {
 
     /// Whether routes may have vanished or changed with this event although the kernel sends no message for them:
     /// IPv4 flushes routes silently when a device goes down or leaves, loses its addresses, changes its VRF, or when
-    /// a route's preferred source goes away (fib_flush in net/ipv4/fib_frontend.c). To be asked before `apply`, which
-    /// removes what it can tell; a new dump of the routes settles the rest.
+    /// a route's preferred source goes away (fib_flush in net/ipv4/fib_frontend.c). IPv6 sends a message for every route
+    /// that it flushes, unless net.ipv6.route.skip_notify_on_dev_down is set, but takes a preferred source that goes away
+    /// out of its routes without one (rt6_remove_prefsrc). To be asked before `apply`, which changes what it can tell; a
+    /// new dump of the routes settles the rest.
+    ///
+    /// A route from a router advertisement ends with a message, too, though up to 30 s after its time
+    /// (net.ipv6.route.gc_interval); when it is extended there is none, so its expiry, once read, would be wrong soon.
     pub fn routes_may_change_silently(&self, event: &Event) -> bool {
         match event {
             Event::NewLink(new) => self
@@ -215,6 +239,16 @@ impl NetState {
     pub fn link_by_name(&self, name: &str) -> Option<&Link> {
         let by_name = self.links.values().find(|link| link.name == name);
         by_name.or_else(|| self.links.values().find(|l| l.alt_names.iter().any(|alt| alt == name)))
+    }
+
+    /// The device's own link-local IPv6 address: what its neighbour discovery is sent from.
+    pub fn link_local(&self, index: IfIndex) -> Option<Ipv6Addr> {
+        self.addresses.get(&index)?.iter().filter(|address| address.usable).find_map(|address| {
+            match address.addr {
+                IpAddr::V6(addr) if addr.is_unicast_link_local() => Some(addr),
+                _ => None,
+            }
+        })
     }
 
     /// Takes over the tables of `other` that are equal to this one's, so that whoever compares the two later need only
@@ -237,7 +271,7 @@ impl NetState {
             return false;
         }
         if old.is_some_and(|old| old.up) && !link.up {
-            self.forget_routes_via(link.index);
+            self.forget_routes_via(link.index, |_| true);
         }
         Arc::make_mut(&mut self.links).insert(link.index, link);
         true
@@ -258,7 +292,7 @@ impl NetState {
             Arc::make_mut(&mut self.neighbours).retain(|key, _| key.0 != index);
             changed = true;
         }
-        self.forget_routes_via(index) || changed
+        self.forget_routes_via(index, |_| true) || changed
     }
 
     fn new_address(&mut self, index: IfIndex, address: Address) -> bool {
@@ -270,7 +304,7 @@ impl NetState {
         let list = Arc::make_mut(&mut self.addresses).entry(index).or_default();
         match place {
             Some(i) => list[i] = address,
-            None => list.push(address),
+            None => list.insert(address.place_in(list), address),
         }
         true
     }
@@ -282,70 +316,82 @@ impl NetState {
         let addresses = Arc::make_mut(&mut self.addresses);
         let list = addresses.get_mut(&index).expect("invariant: looked up above");
         list.retain(|a| !a.same_as(address));
+        let last_of_ipv4 = address.addr.is_ipv4() && !list.iter().any(|a| a.addr.is_ipv4());
         if list.is_empty() {
-            // fib_inetaddr_event: without its last address a device has no IPv4 routes either.
             addresses.remove(&index);
-            self.forget_routes_via(index);
+        }
+        if last_of_ipv4 {
+            // fib_inetaddr_event: without its last address a device has no IPv4 routes either.
+            self.forget_routes_via(index, |key| key.dst.is_ipv4());
         }
         if !self.is_local(address.addr) {
-            // fib_sync_down_addr.
-            self.retain_routes(|route| route.preferred_source != Some(address.addr));
+            self.forget_source(address.addr);
         }
         true
     }
 
     fn new_route(&mut self, key: RouteKey, route: Route, placement: Placement) -> bool {
-        let known = self.routes.get(&key).map_or(&[][..], Vec::as_slice);
-        // The kernel refuses exact duplicates, so this one is a replay.
-        if known.contains(&route) && (placement != Placement::Replace || known[0] == route) {
-            return false;
-        }
-        let list = Arc::make_mut(&mut self.routes).entry(key).or_default();
-        match (placement, list.first_mut()) {
-            (Placement::Replace, Some(first)) => {
-                *first = route.clone();
-                let mut seen = false;
-                list.retain(|r| *r != route || !std::mem::replace(&mut seen, true));
-            }
-            (Placement::First, _) => list.insert(0, route),
-            _ => list.push(route),
-        }
-        true
+        self.change_routes(key, |list| match key.dst.family() {
+            Family::V4 => routes::insert_v4(list, route, placement),
+            Family::V6 => routes::insert_v6(list, route, placement),
+        })
     }
 
     fn del_route(&mut self, key: RouteKey, route: &Route) -> bool {
-        if !self.routes.get(&key).is_some_and(|list| list.contains(route)) {
+        self.change_routes(key, |list| match key.dst.family() {
+            Family::V4 => list.retain(|known| known != route),
+            Family::V6 => routes::remove_v6(list, route),
+        })
+    }
+
+    fn change_routes(&mut self, key: RouteKey, change: impl FnOnce(&mut Vec<Route>)) -> bool {
+        let known = self.routes.get(&key).map_or(&[][..], Vec::as_slice);
+        let mut list = known.to_vec();
+        change(&mut list);
+        if list == known {
             return false;
         }
         let routes = Arc::make_mut(&mut self.routes);
-        let list = routes.get_mut(&key).expect("invariant: looked up above");
-        list.retain(|r| r != route);
         if list.is_empty() {
             routes.remove(&key);
+        } else {
+            routes.insert(key, list);
         }
         true
     }
 
-    fn is_local(&self, addr: Ipv4Addr) -> bool {
+    fn is_local(&self, addr: IpAddr) -> bool {
         self.addresses.values().flatten().any(|a| a.addr == addr)
     }
 
-    /// fib_sync_down_dev: a route goes when its last live next hop goes.
-    fn forget_routes_via(&mut self, index: IfIndex) -> bool {
+    /// A route goes when its last live next hop goes (fib_sync_down_dev, fib6_ifdown).
+    fn forget_routes_via(&mut self, index: IfIndex, which: impl Fn(&RouteKey) -> bool) -> bool {
         let alive: BTreeSet<IfIndex> =
             self.links.values().filter(|l| l.up && l.index != index).map(|l| l.index).collect();
-        self.retain_routes(|route| {
-            !route.next_hops.iter().any(|hop| hop.ifindex == index)
+        self.retain_routes(|key, route| {
+            !which(key)
+                || !route.next_hops.iter().any(|hop| hop.ifindex == index)
                 || route.next_hops.iter().any(|hop| alive.contains(&hop.ifindex))
         })
     }
 
-    fn retain_routes(&mut self, keep: impl Fn(&Route) -> bool) -> bool {
-        if self.routes.values().flatten().all(&keep) {
+    /// An address left this host. An IPv4 route from it goes too (fib_sync_down_addr), an IPv6 one stays without it.
+    fn forget_source(&mut self, addr: IpAddr) {
+        if addr.is_ipv4() {
+            self.retain_routes(|_, route| route.preferred_source != Some(addr));
+        } else if self.routes.values().flatten().any(|r| r.preferred_source == Some(addr)) {
+            for route in Arc::make_mut(&mut self.routes).values_mut().flatten() {
+                route.preferred_source.take_if(|source| *source == addr);
+            }
+        }
+    }
+
+    fn retain_routes(&mut self, keep: impl Fn(&RouteKey, &Route) -> bool) -> bool {
+        if self.routes.iter().all(|(key, list)| list.iter().all(|route| keep(key, route))) {
             return false;
         }
-        Arc::make_mut(&mut self.routes).retain(|_, list| {
-            list.retain(&keep);
+        Arc::make_mut(&mut self.routes).retain(|key, list| {
+            list.retain(|route| keep(key, route));
             !list.is_empty()
         });
         true
@@ -353,9 +399,33 @@ impl NetState {
 }
 
 impl Address {
-    /// The kernel's identity of an address: the same local address with the same prefix (inet_rtm_deladdr).
+    /// The kernel's identity of an address on a device: IPv4 may have the same one with several prefixes
+    /// (inet_rtm_deladdr), IPv6 has it once (ipv6_chk_same_addr), and its far end may change.
     fn same_as(&self, other: &Address) -> bool {
-        self.addr == other.addr && self.prefix == other.prefix
+        self.addr == other.addr && (self.addr.is_ipv6() || self.prefix == other.prefix)
+    }
+
+    /// Where the kernel puts it among a device's addresses: IPv4 at the end; IPv6 before the first of no larger scope,
+    /// the newest first (ipv6_link_dev_addr).
+    fn place_in(&self, list: &[Address]) -> usize {
+        let before = |known: &&Address| match self.addr {
+            IpAddr::V4(_) => known.addr.is_ipv4(),
+            IpAddr::V6(_) => known.addr.is_ipv4() || known.scope.reach() > self.scope.reach(),
+        };
+        list.iter().take_while(before).count()
+    }
+}
+
+impl Scope {
+    /// Grows with the scope; rtnetlink's own numbers fall.
+    fn reach(self) -> u8 {
+        match self {
+            Scope::Global => u8::MAX,
+            Scope::Site => 55,
+            Scope::Link => 2,
+            Scope::Host => 1,
+            Scope::Other(number) => u8::MAX - number,
+        }
     }
 }
 

@@ -1,27 +1,23 @@
-//! The netlink side against the real kernel: each test in a network namespace of its own; needs root.
-//!
-//! A test runs on one thread that has unshared its network namespace, with a current-thread runtime, since a socket
-//! belongs to its thread's namespace. The far end of a veth pair is in a second namespace, held by another thread, so
-//! that nothing needs a name or has to be removed: namespaces go with their threads.
+//! The netlink side against the real kernel: each test in a network namespace of its own; needs root. What concerns both
+//! families, and IPv4; `ipv6` has the rest.
+
+mod ipv6;
+mod namespace;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::process::Command;
-use std::sync::{Arc, mpsc};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lbha::net::state::{NetState, Nud};
 use lbha::net::{
-    Ipv4Prefix, Monitor, MonitorOptions, NeighbourKeeper, RouteTarget, Side, Watch, forwarding,
+    Monitor, MonitorOptions, NeighbourKeeper, RouteTarget, Side, Watch, forwarding,
     resolve_interface,
 };
-use nix::sched::{CloneFlags, unshare};
-use tokio::sync::watch;
-
-const NEAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-const FAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-/// What is awaited comes within milliseconds; a shared machine may take its time.
-const PATIENCE: Duration = Duration::from_secs(10);
+use namespace::{
+    FAR, NEAR, in_namespace, index_of, ip, ip_batch, mac_of, near_and_far, net, route_prefixes,
+    text, until, until_named,
+};
 
 #[test]
 fn what_ip_shows_is_in_the_snapshot() {
@@ -33,22 +29,22 @@ fn what_ip_shows_is_in_the_snapshot() {
         let index = link.index;
         assert!(link.ethernet && link.kind == "veth" && link.mtu == 1500 && link.lower.is_none());
         assert_eq!(state.addresses[&index][0].addr, NEAR);
-        assert!(route_prefixes(&state).contains(&prefix([10, 9, 0, 0], 24)));
+        assert!(route_prefixes(&state).contains(&net("10.9.0.0/24")));
 
         ip("link set near mtu 1400");
         until(&mut states, |s| s.links[&index].mtu == 1400).await;
         ip("addr add 10.8.0.1/24 dev near");
-        let second = Ipv4Addr::new(10, 8, 0, 1);
+        let second = IpAddr::from([10, 8, 0, 1]);
         until(&mut states, |s| s.addresses[&index].iter().any(|a| a.addr == second)).await;
         ip("addr add 10.8.0.2/24 dev near");
         until(&mut states, |s| s.addresses[&index].iter().any(|a| a.secondary)).await;
         ip("neigh add 10.8.0.9 lladdr 02:00:00:00:00:99 dev near nud permanent");
-        let nine = Ipv4Addr::new(10, 8, 0, 9);
+        let nine = IpAddr::from([10, 8, 0, 9]);
         until(&mut states, |s| mac_of(s, index, nine) == Some([2, 0, 0, 0, 0, 0x99])).await;
         ip("neigh del 10.8.0.9 dev near");
         until(&mut states, |s| mac_of(s, index, nine).is_none()).await;
         ip("route add blackhole 198.51.100.0/24");
-        let blackhole = prefix([198, 51, 100, 0], 24);
+        let blackhole = net("198.51.100.0/24");
         until(&mut states, |s| route_prefixes(s).contains(&blackhole)).await;
         ip("route del blackhole 198.51.100.0/24");
         until(&mut states, |s| !route_prefixes(s).contains(&blackhole)).await;
@@ -86,7 +82,7 @@ fn a_route_change_flips_the_fib() {
         let target = |state: &NetState| {
             let public = resolve_interface(state, "pub0").unwrap();
             let private = resolve_interface(state, "near").unwrap();
-            forwarding(state, &public, &private).lookup(Ipv4Addr::new(8, 8, 8, 8))
+            forwarding(state, &public, &private).lookup([8, 8, 8, 8].into())
         };
         let via = |side, gateway: [u8; 4]| {
             let gateway = gateway.into();
@@ -119,7 +115,7 @@ fn routes_that_go_without_a_word_are_noticed() {
     in_namespace(async || {
         let _far = near_and_far();
         let (_monitor, mut states) = Monitor::start().await.unwrap();
-        let gone = prefix([198, 51, 100, 0], 24);
+        let gone = net("198.51.100.0/24");
         let there = |s: &NetState| route_prefixes(s).contains(&gone);
         let routed = "route add 198.51.100.0/24 via 10.9.0.2";
 
@@ -134,7 +130,7 @@ fn routes_that_go_without_a_word_are_noticed() {
         ip("link set near down");
         until_named(&mut states, "down", |s| !there(s)).await;
         ip("link set near up");
-        let connected = prefix([10, 9, 0, 0], 24);
+        let connected = net("10.9.0.0/24");
         until(&mut states, |s| route_prefixes(s).contains(&connected)).await;
         assert!(!there(&states.borrow()));
 
@@ -158,7 +154,7 @@ fn a_changed_neighbour_reaches_the_receiver_within_milliseconds() {
         let _far = near_and_far();
         let (_monitor, mut states) = Monitor::start().await.unwrap();
         let index = index_of(&states, "near");
-        let nine = Ipv4Addr::new(10, 9, 0, 9);
+        let nine = IpAddr::from([10, 9, 0, 9]);
         let mut times = Vec::new();
         for last in 1..=20u8 {
             let mac = [2, 0, 0, 0, 1, last];
@@ -265,7 +261,7 @@ fn a_probe_resolves_a_neighbour_and_an_absent_one_fails() {
         let nud = |s: &NetState, addr| s.neighbours.get(&(index, addr)).map(|n| n.nud);
         neighbours.probe(index, FAR).await.unwrap();
         until_named(&mut states, "reachable", |s| nud(s, FAR) == Some(Nud::Reachable)).await;
-        let nobody = Ipv4Addr::new(10, 9, 0, 77);
+        let nobody = IpAddr::from([10, 9, 0, 77]);
         neighbours.probe(index, nobody).await.unwrap();
         until_named(&mut states, "incomplete", |s| nud(s, nobody) == Some(Nud::Failed)).await;
         let error = neighbours.probe(9999, FAR).await.unwrap_err();
@@ -287,8 +283,9 @@ fn lost_events_are_made_up_for() {
         batch.extend((0..2000).map(|i| line("add", i)));
         batch.extend((0..1000).map(|i| line("del", i)));
         ip_batch(&batch);
-        let ours =
-            |s: &NetState| s.routes.keys().filter(|key| key.dst.addr().octets()[0] == 100).count();
+        let ours = |s: &NetState| {
+            s.routes.keys().filter(|key| net("100.64.0.0/10").covers(key.dst)).count()
+        };
         until_named(&mut states, "resync", |s| ours(s) == 1000).await;
         assert!(monitor.losses() > 0, "this test loses no events");
         // And events go on.
@@ -311,129 +308,4 @@ fn a_resync_of_what_is_known_publishes_nothing_new() {
         assert!(Arc::ptr_eq(&before.routes, &after.routes), "equal tables are not copied");
         assert_eq!(before.addresses, after.addresses);
     });
-}
-
-// What the tests stand on.
-
-/// Runs `test` on a thread with a new network namespace.
-fn in_namespace(test: impl AsyncFnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root for a network namespace");
-        return;
-    }
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        ip("link set lo up");
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().unwrap().block_on(test());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// A thread in a network namespace of its own, which does things there.
-struct Namespace {
-    tid: i32,
-    work: mpsc::Sender<Box<dyn FnOnce() + Send>>,
-    done: mpsc::Receiver<()>,
-}
-
-impl Namespace {
-    fn new() -> Namespace {
-        let (work, jobs) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
-        let (done_tx, done) = mpsc::channel();
-        let (tid_tx, tid) = mpsc::channel();
-        std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            tid_tx.send(nix::unistd::gettid().as_raw()).unwrap();
-            while let Ok(job) = jobs.recv() {
-                job();
-                done_tx.send(()).unwrap();
-            }
-        });
-        Namespace { tid: tid.recv().unwrap(), work, done }
-    }
-
-    fn run(&self, command: &str) {
-        let command = command.to_owned();
-        self.perform(move || {
-            let mut words = command.split(' ');
-            run(Command::new(words.next().unwrap()).args(words), None);
-        });
-    }
-
-    /// /proc/sys/net shows the namespace of the thread that opens it.
-    fn set(&self, sysctl: &str, value: &'static str) {
-        let path = format!("/proc/sys/{sysctl}");
-        self.perform(move || std::fs::write(path, value).unwrap());
-    }
-
-    fn perform(&self, job: impl FnOnce() + Send + 'static) {
-        self.work.send(Box::new(job)).unwrap();
-        self.done.recv().expect("it worked");
-    }
-}
-
-/// `near` here and `far` in a namespace of its own, one cable between them, both up.
-fn near_and_far() -> Namespace {
-    let far = Namespace::new();
-    ip(&format!("link add name near type veth peer name far netns {}", far.tid));
-    ip("addr add 10.9.0.1/24 dev near");
-    ip("link set near up");
-    far.run("ip addr add 10.9.0.2/24 dev far");
-    far.run("ip link set far up");
-    far
-}
-
-fn ip(arguments: &str) {
-    run(Command::new("ip").args(arguments.split(' ')), None);
-}
-
-fn ip_batch(lines: &str) {
-    run(Command::new("ip").args(["-batch", "-"]), Some(lines));
-}
-
-fn run(command: &mut Command, input: Option<&str>) {
-    use std::io::Write;
-    use std::process::Stdio;
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input.unwrap_or_default().as_bytes()).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success(), "{command:?}");
-}
-
-async fn until(states: &mut watch::Receiver<Arc<NetState>>, condition: impl Fn(&NetState) -> bool) {
-    until_named(states, "condition", condition).await;
-}
-
-async fn until_named(
-    states: &mut watch::Receiver<Arc<NetState>>,
-    what: &str,
-    condition: impl Fn(&NetState) -> bool,
-) {
-    let waited = tokio::time::timeout(PATIENCE, states.wait_for(|s| condition(s))).await;
-    let found = waited.map(|found| drop(found.expect("the monitor is alive")));
-    assert!(found.is_ok(), "{what}: not within {PATIENCE:?}; {:#?}", states.borrow());
-}
-
-fn index_of(states: &watch::Receiver<Arc<NetState>>, name: &str) -> u32 {
-    states.borrow().link_by_name(name).unwrap().index
-}
-
-fn mac_of(state: &NetState, index: u32, addr: Ipv4Addr) -> Option<[u8; 6]> {
-    state.neighbours.get(&(index, addr))?.usable_mac()
-}
-
-fn route_prefixes(state: &NetState) -> BTreeSet<Ipv4Prefix> {
-    state.routes.keys().map(|key| key.dst).collect()
-}
-
-fn prefix(addr: [u8; 4], len: u8) -> Ipv4Prefix {
-    Ipv4Prefix::new(addr.into(), len).unwrap()
-}
-
-fn text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
