@@ -191,6 +191,41 @@ fn other_families_are_ignored() {
     assert_eq!(event(&RouteNetlinkMessage::NewRoute(route), 0), None);
 }
 
+fn decoded_address(flags: AddressFlags, scope: AddressScope, addr: &str) -> Address {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = 64;
+    message.header.index = 2;
+    message.header.scope = scope;
+    message.attributes.push(AddressAttribute::Address(addr.parse().unwrap()));
+    message.attributes.push(AddressAttribute::Flags(flags));
+    match through_bytes(RouteNetlinkMessage::NewAddress(message), 0) {
+        Some(Event::NewAddress(2, address)) => address,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_ipv6_address_may_not_be_usable() {
+    let global = |flags| decoded_address(flags, AddressScope::Universe, "2001:db8::1");
+    let address = global(AddressFlags::Permanent);
+    assert_eq!(address.prefix.to_string(), "2001:db8::/64");
+    assert!(address.usable && !address.secondary && address.scope == Scope::Global);
+    for flags in [
+        AddressFlags::Tentative,
+        AddressFlags::Tentative | AddressFlags::Optimistic,
+        AddressFlags::Tentative | AddressFlags::Dadfailed,
+        AddressFlags::Deprecated,
+    ] {
+        assert!(!global(flags | AddressFlags::Permanent).usable, "{flags:?}");
+    }
+    // IFA_F_TEMPORARY and IFA_F_SECONDARY are the same bit.
+    let temporary = global(AddressFlags::Secondary | AddressFlags::Noprefixroute);
+    assert!(temporary.secondary && temporary.usable);
+    let own = decoded_address(AddressFlags::Permanent, AddressScope::Link, "fe80::1");
+    assert_eq!((own.addr.to_string().as_str(), own.scope), ("fe80::1", Scope::Link));
+}
+
 fn neighbour_message(state: NeighbourState, lladdr: Option<Mac>) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -222,6 +257,21 @@ fn a_neighbour_has_its_state_and_perhaps_an_address() {
     assert_eq!(
         through_bytes(RouteNetlinkMessage::DelNeighbour(gone), 0),
         Some(Event::DelNeighbour(2, addr.into()))
+    );
+}
+
+#[test]
+fn an_ipv6_neighbour_is_one_too() {
+    let mut message = neighbour_message(NeighbourState::Stale, Some([2, 0, 0, 0, 0, 1]));
+    message.header.family = AddressFamily::Inet6;
+    // Linux marks a neighbour that has sent router advertisements.
+    message.header.flags = NeighbourFlags::Router;
+    let addr = "fe80::2".parse().unwrap();
+    message.attributes[0] = NeighbourAttribute::Destination(NeighbourAddress::Inet6(addr));
+    let neighbour = Neighbour { mac: Some([2, 0, 0, 0, 0, 1]), nud: Nud::Stale };
+    assert_eq!(
+        through_bytes(RouteNetlinkMessage::NewNeighbour(message), 0),
+        Some(Event::NewNeighbour(2, addr.into(), neighbour))
     );
 }
 
@@ -334,6 +384,94 @@ fn other_tables_types_and_tos_are_ignored() {
     big.header.table = 254;
     for message in [local, of_kind_local, tos, cloned, big] {
         assert_eq!(decoded_route(message, 0), None);
+    }
+    assert!(decoded_route(plain(), 0).is_some());
+}
+
+fn route_message_v6(attributes: Vec<RouteAttribute>) -> RouteMessage {
+    let mut message = route_message(attributes);
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 48;
+    let dst = "2001:db8:a::".parse::<std::net::Ipv6Addr>().unwrap();
+    message.attributes[0] = RouteAttribute::Destination(dst.into());
+    message.attributes.push(RouteAttribute::Priority(1024));
+    message
+}
+
+fn gateway_v6(text: &str) -> RouteAttribute {
+    RouteAttribute::Gateway(text.parse::<IpAddr>().unwrap().into())
+}
+
+#[test]
+fn an_ipv6_route_has_all_that_an_ipv4_route_has() {
+    let source: IpAddr = "2001:db8::7".parse().unwrap();
+    let attributes = vec![
+        RouteAttribute::Oif(2),
+        gateway_v6("fe80::1"),
+        RouteAttribute::PrefSource(source.into()),
+        RouteAttribute::Preference(RoutePreference::High),
+    ];
+    let (key, route, _) = decoded_route(route_message_v6(attributes), NLM_F_CREATE).unwrap();
+    assert_eq!((key.dst.to_string().as_str(), key.metric), ("2001:db8:a::/48", 1024));
+    let gateway = Some("fe80::1".parse().unwrap());
+    let expected = Route {
+        kind: RouteKind::Unicast,
+        next_hops: vec![NextHop { ifindex: 2, gateway, encap: false }],
+        preferred_source: Some(source),
+        joins: true,
+        preference: Preference::High,
+    };
+    assert_eq!(route, expected);
+}
+
+#[test]
+fn an_ipv6_default_route_has_no_destination() {
+    let mut message = route_message_v6(vec![RouteAttribute::Oif(2), gateway_v6("fe80::1")]);
+    message.header.destination_prefix_length = 0;
+    message.attributes.remove(0);
+    assert_eq!(decoded_route(message, 0).unwrap().0.dst, IpPrefix::DEFAULT_V6);
+}
+
+#[test]
+fn an_ipv6_multipath_route_has_all_its_next_hops() {
+    let hops = [(2, "fe80::1"), (3, "2001:db8::1")].map(|(ifindex, gateway)| {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = ifindex;
+        hop.attributes.push(gateway_v6(gateway));
+        hop
+    });
+    let message = route_message_v6(vec![RouteAttribute::MultiPath(hops.to_vec())]);
+    let (_, route, _) = decoded_route(message, 0).unwrap();
+    let hops: Vec<_> = route.next_hops.iter().map(|hop| (hop.ifindex, hop.gateway)).collect();
+    let (one, two) = ("fe80::1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    assert_eq!(hops, [(2, Some(one)), (3, Some(two))]);
+    assert!(route.joins);
+}
+
+#[test]
+fn only_some_ipv6_routes_join_others() {
+    let oif = || RouteAttribute::Oif(2);
+    let joins = |message| decoded_route(message, 0).unwrap().1.joins;
+    let with_gateway = || route_message_v6(vec![oif(), gateway_v6("fe80::1")]);
+    assert!(joins(with_gateway()));
+    let mut advertised = with_gateway();
+    advertised.header.protocol = RouteProtocol::Ra;
+    assert!(!joins(advertised));
+    assert!(!joins(route_message_v6(vec![oif(), gateway_v6("fe80::1"), RouteAttribute::NhId(7)])));
+    assert!(!joins(route_message_v6(vec![oif()])), "no gateway");
+    assert!(!joins(route_message(vec![oif()])), "ipv4");
+}
+
+#[test]
+fn an_ipv6_route_for_one_source_prefix_or_to_nowhere_is_ignored() {
+    let plain = || route_message_v6(vec![RouteAttribute::Oif(2)]);
+    let mut from = plain();
+    from.header.source_prefix_length = 64;
+    assert_eq!(decoded_route(from, 0), None);
+    for kind in [RouteType::Local, RouteType::Anycast, RouteType::Multicast] {
+        let mut message = plain();
+        message.header.kind = kind;
+        assert_eq!(decoded_route(message, 0), None, "{kind:?}");
     }
     assert!(decoded_route(plain(), 0).is_some());
 }

@@ -246,6 +246,145 @@ fn a_side_without_addresses_has_no_source() {
     assert_eq!(fib(&s).source_for(&s, Side::Private, ip("192.168.1.9")), None);
 }
 
+#[test]
+fn both_families_are_kept_apart() {
+    let mut s = state();
+    add_route(&mut s, "0.0.0.0/0", 0, unicast(vec![hop(PUBLIC, "192.0.2.1")]));
+    add_route(&mut s, "::/0", 1024, unicast(vec![hop(PUBLIC, "fe80::1")]));
+    add_route(&mut s, "fd00:1::/64", 256, unicast(vec![hop(PRIVATE, "")]));
+    let fib = fib(&s);
+    assert_eq!(fib.lookup(ip("8.8.8.8")), gateway(Side::Public, "192.0.2.1"));
+    assert_eq!(fib.next_hop(ip("2001:db8::1")), Some((Side::Public, ip("fe80::1"))));
+    assert_eq!(fib.next_hop(ip("fd00:1::9")), Some((Side::Private, ip("fd00:1::9"))));
+    let gateways = [(Side::Public, ip("192.0.2.1")), (Side::Public, ip("fe80::1"))];
+    assert_eq!(fib.gateways(), BTreeSet::from(gateways));
+}
+
+#[test]
+fn link_local_and_multicast_prefixes_are_left_out() {
+    let mut s = state();
+    add_route(&mut s, "::/0", 1024, unicast(vec![hop(PUBLIC, "fe80::1")]));
+    for index in [PUBLIC, PRIVATE] {
+        add_route(&mut s, "fe80::/64", 256, unicast(vec![hop(index, "")]));
+        add_route(&mut s, "ff00::/8", 256, unicast(vec![hop(index, "")]));
+    }
+    let fib = fib(&s);
+    assert_eq!(fib.routes.keys().copied().collect::<Vec<_>>(), [IpPrefix::DEFAULT_V6]);
+    for addr in ["fe80::1", "febf::1", "ff02::1", "ff0e::1"] {
+        assert_eq!(fib.lookup(ip(addr)), None, "{addr}");
+        assert_eq!(fib.next_hop(ip(addr)), None, "{addr}");
+    }
+}
+
+#[test]
+fn an_ipv6_full_table_through_one_gateway_is_one_entry() {
+    let mut s = state();
+    add_route(&mut s, "::/0", 1024, unicast(vec![hop(PUBLIC, "fe80::1")]));
+    add_route(&mut s, "0.0.0.0/0", 0, unicast(vec![hop(PUBLIC, "192.0.2.1")]));
+    for i in 0..1000u32 {
+        let dst = format!("2001:{i:x}::/32");
+        add_route(&mut s, &dst, 1024, unicast(vec![hop(PUBLIC, "fe80::1")]));
+    }
+    assert_eq!(fib(&s).routes.len(), 2);
+}
+
+#[test]
+fn a_gateways_link_local_neighbour_is_found() {
+    let mut s = state();
+    let mac = [2, 0, 0, 0, 9, 9];
+    let neighbour = Neighbour { mac: Some(mac), nud: Nud::Stale };
+    s.apply(Event::NewNeighbour(PUBLIC, ip("fe80::1"), neighbour));
+    let other = Neighbour { mac: Some([2, 0, 0, 0, 8, 8]), nud: Nud::Reachable };
+    s.apply(Event::NewNeighbour(PRIVATE, ip("fe80::1"), other));
+    let multicast = Neighbour { mac: Some([0x33, 0x33, 0, 0, 0, 1]), nud: Nud::NoArp };
+    s.apply(Event::NewNeighbour(PUBLIC, ip("ff02::1"), multicast));
+    let fib = fib(&s);
+    assert_eq!(fib.neighbours[&(Side::Public, ip("fe80::1"))], mac);
+    assert_eq!(fib.neighbours[&(Side::Private, ip("fe80::1"))], [2, 0, 0, 0, 8, 8]);
+    assert_eq!(fib.neighbours.len(), 2);
+}
+
+#[test]
+fn an_ipv6_source_is_of_the_destinations_subnet_or_the_most_alike() {
+    let mut s = state();
+    add_address(&mut s, PUBLIC, "fe80::5/64", false, Scope::Link);
+    add_address(&mut s, PUBLIC, "fd00::5/64", false, Scope::Global);
+    add_address(&mut s, PUBLIC, "2001:db8:1::5/64", false, Scope::Global);
+    add_address(&mut s, PUBLIC, "2001:db8:2::5/64", false, Scope::Global);
+    add_address(&mut s, PUBLIC, "2001:db8:1::99/64", true, Scope::Global);
+    add_address(&mut s, PUBLIC, "2001:db8:1::100/128", false, Scope::Global);
+    add_address(&mut s, PUBLIC, "192.0.2.5/24", false, Scope::Global);
+    let fib = fib(&s);
+    let source = |dst| fib.source_for(&s, Side::Public, ip(dst)).map(|addr| addr.to_string());
+    let is = |text: &str| Some(text.to_owned());
+    assert_eq!(source("2001:db8:1::9"), is("2001:db8:1::5"), "not a service's address");
+    assert_eq!(source("2001:db8:2::9"), is("2001:db8:2::5"));
+    assert_eq!(source("2001:db8:2:1::9"), is("2001:db8:2::5"), "the longest common prefix");
+    assert_eq!(source("fd00:7::9"), is("fd00::5"));
+    assert_eq!(source("fe80::1"), is("fe80::5"));
+    assert_eq!(source("192.0.2.9"), is("192.0.2.5"));
+    assert_eq!(source("8.8.8.8"), is("192.0.2.5"));
+    assert!(fib.local.contains(&ip("fe80::5")) && fib.local.len() == 7);
+    assert_eq!(fib.source_for(&s, Side::Private, ip("2001:db8::1")), None);
+}
+
+#[test]
+fn an_ipv6_source_must_be_usable_and_global() {
+    let mut s = state();
+    add_address(&mut s, PUBLIC, "fe80::5/64", false, Scope::Link);
+    let addr = ip("2001:db8:1::5");
+    let tentative = Address {
+        addr,
+        prefix: net("2001:db8:1::/64"),
+        secondary: false,
+        usable: false,
+        scope: Scope::Global,
+    };
+    s.apply(Event::NewAddress(PUBLIC, tentative.clone()));
+    let source = |s: &NetState| fib(s).source_for(s, Side::Public, ip("2001:db8:1::9"));
+    assert_eq!(source(&s), None);
+    assert!(fib(&s).local.contains(&addr), "it is here all the same");
+    s.apply(Event::NewAddress(PUBLIC, Address { usable: true, ..tentative }));
+    assert_eq!(source(&s), Some(addr));
+}
+
+#[test]
+fn the_primary_address_is_the_one_towards_the_gateway() {
+    let mut s = state();
+    for cidr in ["10.0.0.5/24", "192.0.2.5/24", "2001:db8:1::5/64", "2001:db8:2::5/64"] {
+        add_address(&mut s, PUBLIC, cidr, false, Scope::Global);
+    }
+    add_address(&mut s, PUBLIC, "169.254.0.5/16", false, Scope::Link);
+    let primary = |s: &NetState, side, family| fib(s).primary(s, side, family);
+    assert_eq!(primary(&s, Side::Public, Family::V4), Some(ip("10.0.0.5")), "the first");
+    assert_eq!(primary(&s, Side::Public, Family::V6), Some(ip("2001:db8:2::5")), "the newest");
+    add_route(&mut s, "0.0.0.0/0", 0, unicast(vec![hop(PUBLIC, "192.0.2.1")]));
+    add_route(&mut s, "::/0", 1024, unicast(vec![hop(PUBLIC, "2001:db8:1::1")]));
+    assert_eq!(primary(&s, Side::Public, Family::V4), Some(ip("192.0.2.5")));
+    assert_eq!(primary(&s, Side::Public, Family::V6), Some(ip("2001:db8:1::5")));
+    assert_eq!(primary(&s, Side::Private, Family::V4), None);
+    // That side's own, whatever the default route of the other.
+    add_address(&mut s, PRIVATE, "fe80::6/64", false, Scope::Link);
+    assert_eq!(primary(&s, Side::Private, Family::V6), None, "link-local is not global");
+    add_address(&mut s, PRIVATE, "fd00::6/64", false, Scope::Global);
+    assert_eq!(primary(&s, Side::Private, Family::V6), Some(ip("fd00::6")));
+}
+
+#[test]
+fn a_gateway_without_a_global_address_does_not_make_a_link_local_one_primary() {
+    let mut s = state();
+    add_address(&mut s, PUBLIC, "169.254.0.5/16", false, Scope::Link);
+    add_address(&mut s, PUBLIC, "192.0.2.5/32", false, Scope::Global);
+    add_address(&mut s, PUBLIC, "fe80::5/64", false, Scope::Link);
+    add_address(&mut s, PUBLIC, "2001:db8:1::5/64", false, Scope::Global);
+    add_address(&mut s, PUBLIC, "fd00::5/64", false, Scope::Global);
+    add_route(&mut s, "0.0.0.0/0", 0, unicast(vec![hop(PUBLIC, "169.254.0.1")]));
+    add_route(&mut s, "::/0", 1024, unicast(vec![hop(PUBLIC, "fe80::1")]));
+    let fib = fib(&s);
+    assert_eq!(fib.primary(&s, Side::Public, Family::V4), Some(ip("192.0.2.5")));
+    assert_eq!(fib.primary(&s, Side::Public, Family::V6), Some(ip("2001:db8:1::5")));
+}
+
 /// Few distinct bits, so that prefixes nest and agree often: at both ends of an address of either family.
 fn any_addr() -> impl Strategy<Value = IpAddr> {
     (any::<bool>(), any::<u32>()).prop_map(|(v4, bits)| {

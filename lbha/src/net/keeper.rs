@@ -10,19 +10,30 @@
 //! - NTF_USE on a STALE entry: 5 s in DELAY, then the same;
 //! - NTF_MANAGED (Linux 5.16): nothing at all while the entry is REACHABLE.
 //!
-//! So the keeper asks by itself, with ARP requests from a packet socket: every [`CHECK_INTERVAL`] a unicast one to the
-//! known MAC address; if that is not answered within [`ANSWER_TIME`], a broadcast one. The answer to the latter comes
-//! with the new MAC address and goes through the kernel's own ARP input, which updates the entry and tells everyone by
-//! netlink. (arp_process in net/ipv4/arp.c takes a reply's address unless the entry changed less than
-//! `locktime`, 1 s, ago; the next check then brings it.) The answers also keep the entry REACHABLE, which serves the
-//! host's own connections to the servers.
+//! So the keeper asks by itself, from packet sockets, with ARP requests or neighbour solicitations: every
+//! [`CHECK_INTERVAL`] a unicast one to the known MAC address; if that is not answered within [`ANSWER_TIME`], one to
+//! everyone: by broadcast, or to the solicited-node multicast address. The answer to the latter comes with the new MAC
+//! address and goes through the kernel's own input, which updates the entry and tells everyone by netlink. The answers
+//! also keep the entry REACHABLE, which serves the host's own connections to the servers.
+//!
+//! - ARP (arp_process in net/ipv4/arp.c): a reply's address is taken unless the entry changed less than `locktime`, 1 s,
+//!   ago; the next check then brings it.
+//! - Neighbour discovery (ndisc_recv_na in net/ipv6/ndisc.c; measured on Linux 6.18): the address of an advertisement
+//!   with the override flag, which Linux sets when it was asked by multicast, is taken at once and every time, by an
+//!   entry in REACHABLE, STALE, DELAY or PROBE, and makes it REACHABLE. When asked by unicast Linux sets no override flag
+//!   and gives no address; that leaves the entry's address alone and makes it REACHABLE. An entry in FAILED takes
+//!   nothing.
 //!
 //! A neighbour that answers none of these is given to the kernel to verify (NUD_PROBE, see above): a host that is gone
 //! turns FAILED within 5 s of its last answer.
 //!
-//! An unresolved neighbour is given to the kernel to resolve (the kernel takes addresses from replies only for entries
-//! that exist), with a broadcast of the keeper's own beside it: a Backup without an address on this interface would have
-//! the kernel ask from another interface's address, which a server with strict rp_filter does not answer.
+//! An unresolved neighbour is given to the kernel to resolve (the kernel takes addresses from answers only for entries
+//! that exist and are not FAILED), with a question of the keeper's own to everyone beside it: a Backup without an address
+//! on this interface would have the kernel ask from another interface's address, which a server with strict rp_filter
+//! does not answer.
+//!
+//! IPv6 solicitations come from the device's link-local address, which every host has to itself. Without one the keeper
+//! asks nobody: an unresolved neighbour is left to the kernel, and what is known stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,12 +1,15 @@
 //! Tests of the schedule, with a clock that only they move.
 
 use super::*;
+use crate::net::IpPrefix;
 use crate::net::arp::BROADCAST;
-use crate::net::state::{Event, Link, Neighbour};
+use crate::net::state::{Address, Event, Link, Neighbour, Scope};
 
 const DEV: IfIndex = 2;
 const ADDR_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const ADDR: IpAddr = IpAddr::V4(ADDR_V4);
+const ADDR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const OLD: Mac = [2, 0, 0, 0, 0, 1];
 const NEW: Mac = [2, 0, 0, 0, 0, 2];
 
@@ -198,4 +201,106 @@ fn neighbours_are_spread_over_the_interval() {
     slots.dedup();
     assert_eq!(slots.len(), 64);
     assert!(slots.iter().all(|slot| *slot < CHECK_INTERVAL));
+}
+
+/// An IPv6 neighbour, with or without a link-local address of our own.
+fn v6(own: bool) -> Bench {
+    let mut b = Bench::new();
+    let addr = ADDR_V6.into();
+    b.keeper.watch(&BTreeSet::from([Watch { ifindex: DEV, addr, source: None }]));
+    if own {
+        link_local(&mut b, true);
+    }
+    b
+}
+
+fn link_local(b: &mut Bench, usable: bool) {
+    let addr = IpAddr::V6(OWN_V6);
+    let prefix = IpPrefix::new(addr, 64).unwrap();
+    let address = Address { addr, prefix, secondary: false, usable, scope: Scope::Link };
+    b.state.apply(Event::NewAddress(DEV, address));
+}
+
+fn neighbour_v6(b: &mut Bench, mac: Option<Mac>, nud: Nud) {
+    b.state.apply(Event::NewNeighbour(DEV, ADDR_V6.into(), Neighbour { mac, nud }));
+}
+
+fn answer_v6(b: &mut Bench, mac: Option<Mac>, overrides: bool) {
+    b.keeper.handle_answer(DEV, ADDR_V6.into(), Answer { mac, overrides }, b.now);
+}
+
+fn solicit(to: Option<Mac>) -> Probe {
+    Probe::Solicit { ifindex: DEV, addr: ADDR_V6, source: OWN_V6, to }
+}
+
+#[test]
+fn an_ipv6_neighbour_is_resolved_and_then_asked_alone() {
+    let mut b = v6(true);
+    let resolve = Probe::Resolve { ifindex: DEV, addr: ADDR_V6.into() };
+    assert_eq!(b.poll(), [resolve, solicit(None)]);
+    neighbour_v6(&mut b, Some(OLD), Nud::Reachable);
+    assert_eq!(b.poll(), []);
+    for _ in 0..5 {
+        assert_eq!(b.wake(), [solicit(Some(OLD))]);
+        let asked = b.now;
+        // As Linux answers a unicast solicitation.
+        answer_v6(&mut b, None, false);
+        b.wake();
+        assert_eq!(b.now - asked, CHECK_INTERVAL);
+        answer_v6(&mut b, None, false);
+    }
+}
+
+#[test]
+fn a_silent_ipv6_neighbour_is_asked_by_multicast_in_time() {
+    let mut b = v6(true);
+    neighbour_v6(&mut b, Some(OLD), Nud::Reachable);
+    b.poll();
+    b.wake();
+    answer_v6(&mut b, None, false);
+    let changed = b.now;
+    assert_eq!(b.wake(), [solicit(Some(OLD))]);
+    assert_eq!(b.wake(), [solicit(None)]);
+    assert!(b.now - changed <= CHECK_INTERVAL + ANSWER_TIME);
+    answer_v6(&mut b, Some(NEW), true);
+    neighbour_v6(&mut b, Some(NEW), Nud::Reachable);
+    assert_eq!(b.wake(), [solicit(Some(NEW))]);
+}
+
+#[test]
+fn who_may_not_override_does_not_answer_for_the_known_address() {
+    let mut b = v6(true);
+    neighbour_v6(&mut b, Some(OLD), Nud::Reachable);
+    b.poll();
+    b.wake();
+    let due = b.keeper.poll_timeout();
+    answer_v6(&mut b, Some(NEW), false);
+    assert_eq!(b.keeper.poll_timeout(), due, "a proxy, say");
+    assert_eq!(b.wake(), [solicit(None)]);
+    answer_v6(&mut b, Some(OLD), false);
+    assert_eq!(b.wake(), [solicit(Some(OLD))]);
+}
+
+#[test]
+fn without_a_link_local_address_the_kernel_is_left_to_it() {
+    let mut b = v6(false);
+    let resolve = Probe::Resolve { ifindex: DEV, addr: ADDR_V6.into() };
+    assert_eq!(b.poll(), [resolve]);
+    link_local(&mut b, false);
+    assert_eq!(b.wake(), [resolve], "tentative");
+    neighbour_v6(&mut b, Some(OLD), Nud::Stale);
+    assert_eq!(b.poll(), []);
+    assert_eq!(b.keeper.poll_timeout(), None);
+    link_local(&mut b, true);
+    assert_eq!(b.poll(), []);
+    assert_eq!(b.wake(), [solicit(Some(OLD))]);
+}
+
+#[test]
+fn ipv6_neighbours_are_spread_too() {
+    let mut slots: Vec<Duration> =
+        (0..64u16).map(|i| spread(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, i]))).collect();
+    slots.sort();
+    slots.dedup();
+    assert_eq!(slots.len(), 64);
 }

@@ -10,7 +10,7 @@
 //! - [`attach`]: where XDP attaches for a configured interface name, and which devices are "this side".
 //! - [`fib`]: [`NetState`] and two ports into the small table that the datapath needs.
 //! - [`arp`], [`ndp`], [`keeper`]: when to ask a neighbour for its MAC address, and with which packet.
-//! - [`monitor`]: the task that keeps a [`NetState`] current.
+//! - [`monitor`]: the task that keeps a [`NetState`] current; `dump` reads the kernel's tables for it.
 //! - [`neigh`]: the task that keeps watched neighbours resolved and their MAC addresses true.
 //! - `raw`: the packet sockets; the only unsafe code here.
 //!
@@ -25,6 +25,7 @@
 pub mod arp;
 pub mod attach;
 pub mod decode;
+mod dump;
 pub mod fib;
 pub mod keeper;
 pub mod monitor;

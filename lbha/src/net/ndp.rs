@@ -130,3 +130,7 @@ const OPTION_SOURCE_ADDRESS: u8 = 1;
 const OPTION_TARGET_ADDRESS: u8 = 2;
 /// An address's first byte.
 const MULTICAST: u8 = 0xff;
+
+#[cfg(test)]
+#[path = "ndp_tests.rs"]
+mod tests;

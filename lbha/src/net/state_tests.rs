@@ -169,6 +169,118 @@ fn routes_of_one_prefix_and_metric_stand_where_the_kernel_puts_them() {
 }
 
 #[test]
+fn ipv6_addresses_are_the_newest_first_and_global_ones_before_link_local_ones() {
+    let mut state = NetState::default();
+    for cidr in ["fe80::1/64", "10.0.0.1/24", "2001:db8::1/64", "2001:db8::2/64", "10.0.0.2/24"] {
+        state.apply(Event::NewAddress(2, address(cidr)));
+    }
+    let order: Vec<String> = state.addresses[&2].iter().map(|a| a.addr.to_string()).collect();
+    assert_eq!(order, ["10.0.0.1", "10.0.0.2", "2001:db8::2", "2001:db8::1", "fe80::1"]);
+}
+
+#[test]
+fn an_ipv6_address_is_on_a_device_once() {
+    let mut state = NetState::default();
+    let far_end = |far| Address { prefix: net(far), ..address("2001:db8::1/128") };
+    state.apply(Event::NewAddress(2, far_end("2001:db8::6/128")));
+    state.apply(Event::NewAddress(2, far_end("2001:db8::7/128")));
+    assert_eq!(state.addresses[&2], [far_end("2001:db8::7/128")]);
+    state.apply(Event::DelAddress(2, far_end("2001:db8::7/128")));
+    assert!(state.addresses.is_empty());
+}
+
+#[test]
+fn the_link_local_address_is_one_that_may_be_used() {
+    let mut state = NetState::default();
+    state.apply(Event::NewAddress(2, address("2001:db8::1/64")));
+    state.apply(Event::NewAddress(2, Address { usable: false, ..address("fe80::1/64") }));
+    assert_eq!(state.link_local(2), None, "tentative");
+    state.apply(Event::NewAddress(2, address("fe80::1/64")));
+    assert_eq!(state.link_local(2), Some("fe80::1".parse().unwrap()));
+    assert_eq!(state.link_local(3), None);
+}
+
+#[test]
+fn ipv6_routes_outlive_the_addresses() {
+    let mut state = NetState::default();
+    state.apply(Event::NewLink(link(2, true)));
+    state.apply(Event::NewAddress(2, address("10.0.0.1/24")));
+    state.apply(Event::NewAddress(2, address("2001:db8::1/64")));
+    let (v4, v6) = (key("1.0.0.0/8", 0), key("2001:db8:1::/48", 1024));
+    state.apply(Event::NewRoute(v4, via(&[(2, "10.0.0.2")]), Placement::First));
+    let plain = via(&[(2, "2001:db8::2")]);
+    let sourced = Route { preferred_source: Some(ip("2001:db8::1")), ..plain.clone() };
+    state.apply(Event::NewRoute(v6, sourced, Placement::First));
+
+    state.apply(Event::DelAddress(2, address("10.0.0.1/24")));
+    assert!(routes(&state, v4).is_empty(), "the last IPv4 address");
+    let gone = Event::DelAddress(2, address("2001:db8::1/64"));
+    assert!(state.routes_may_change_silently(&gone));
+    state.apply(gone);
+    assert_eq!(routes(&state, v6), [plain], "without its source");
+    state.apply(Event::NewLink(link(2, false)));
+    assert!(routes(&state, v6).is_empty());
+}
+
+#[test]
+fn ipv6_routes_become_one_multipath_route() {
+    let at = key("2001:db8:a::/48", 1024);
+    let [a, b, c] = ["fe80::a", "fe80::b", "fe80::c"];
+    let mut state = NetState::default();
+    // As the kernel says it: the newest first, then the others.
+    state.apply(Event::NewRoute(at, via(&[(2, a)]), Placement::Last));
+    state.apply(Event::NewRoute(at, via(&[(3, b), (2, a)]), Placement::Last));
+    state.apply(Event::NewRoute(at, via(&[(2, c), (2, a), (3, b)]), Placement::First));
+    assert_eq!(routes(&state, at), [via(&[(2, a), (3, b), (2, c)])], "the order of a dump");
+    // One that another message of the same change has already told of.
+    assert!(!state.apply(Event::NewRoute(at, via(&[(2, c), (2, a), (3, b)]), Placement::Last)));
+    state.apply(Event::DelRoute(at, via(&[(2, a)])));
+    assert_eq!(routes(&state, at), [via(&[(3, b), (2, c)])]);
+    state.apply(Event::NewRoute(at, via(&[(2, a)]), Placement::Replace));
+    assert_eq!(routes(&state, at), [via(&[(2, a)])], "a replacement is for all of them");
+    state.apply(Event::NewRoute(at, via(&[(2, a), (3, b)]), Placement::Replace));
+    state.apply(Event::DelRoute(at, via(&[(2, a), (3, b)])));
+    assert!(state.routes.is_empty());
+}
+
+#[test]
+fn what_cannot_join_a_multipath_route_stands_beside_it() {
+    let at = key("::/0", 1024);
+    let alone = |gateway| Route { joins: false, ..via(&[(2, gateway)]) };
+    let (multipath, advertised) = (via(&[(2, "fe80::a"), (3, "fe80::b")]), alone("fe80::c"));
+    let unreachable = Route { kind: RouteKind::Unreachable, ..Route::default() };
+    let mut state = NetState::default();
+    for route in [&multipath, &advertised, &unreachable, &advertised] {
+        state.apply(Event::NewRoute(at, route.clone(), Placement::Last));
+    }
+    assert_eq!(routes(&state, at), [multipath.clone(), advertised, unreachable.clone()]);
+    let replaced = alone("fe80::d");
+    state.apply(Event::NewRoute(at, replaced.clone(), Placement::Replace));
+    assert_eq!(routes(&state, at), [multipath.clone(), replaced.clone(), unreachable.clone()]);
+    state.apply(Event::DelRoute(at, unreachable));
+    state.apply(Event::DelRoute(at, multipath));
+    assert_eq!(routes(&state, at), std::slice::from_ref(&replaced));
+    // Its preference may have changed since.
+    state.apply(Event::DelRoute(at, Route { preference: Preference::High, ..replaced }));
+    assert!(state.routes.is_empty());
+}
+
+#[test]
+fn the_router_that_is_preferred_comes_first() {
+    let at = key("::/0", 1024);
+    let from = |gateway, preference| Route { joins: false, preference, ..via(&[(2, gateway)]) };
+    let low = from("fe80::1", Preference::Low);
+    let medium = from("fe80::2", Preference::Medium);
+    let also = from("fe80::3", Preference::Medium);
+    let high = from("fe80::4", Preference::High);
+    let mut state = NetState::default();
+    for route in [&low, &medium, &also, &high] {
+        state.apply(Event::NewRoute(at, route.clone(), Placement::Last));
+    }
+    assert_eq!(routes(&state, at), [high, medium, also, low]);
+}
+
+#[test]
 fn only_changed_tables_are_copied() {
     let mut state = NetState::default();
     state.apply(Event::NewLink(link(2, true)));
@@ -194,7 +306,7 @@ fn equal_tables_are_shared_after_a_dump() {
 fn any_event() -> impl Strategy<Value = Event> {
     let index = 2u32..4;
     let neighbour = (index.clone(), 1u8..4, any::<bool>(), 1u8..4).prop_map(|(i, a, new, mac)| {
-        let addr = IpAddr::from([10, 0, 0, a]);
+        let addr = if a < 3 { IpAddr::from([10, 0, 0, a]) } else { ip("fe80::3") };
         if new {
             Event::NewNeighbour(i, addr, reachable(mac))
         } else {
