@@ -61,14 +61,14 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4
     match protocol {
         proto::TCP => {
             if !within(l4, tcp::HEADER, end) {
-                return truncated::<V4>(destination(l3));
+                return truncated::<V4>(source(l3), destination(l3), SIDE);
             }
             // SAFETY: in bounds, checked above.
             packet.tcp_flags = unsafe { load::<u8>(l4 + 13) };
         }
         proto::UDP => {
             if !within(l4, UDP_HEADER, end) {
-                return truncated::<V4>(destination(l3));
+                return truncated::<V4>(source(l3), destination(l3), SIDE);
             }
             packet.tcp_flags = 0;
         }

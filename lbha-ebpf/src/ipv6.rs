@@ -15,7 +15,7 @@ use crate::{
     access::{load, store, within},
     family::V6,
     maps::SCRATCH,
-    masquerade::other_protocol,
+    masquerade::{kept_in, other_protocol},
     parse::{Packet, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
 };
@@ -43,7 +43,7 @@ pub struct Headers {
     pub fragment: usize,
 }
 
-/// Follows the extension headers; `None` when they can't be followed to an end.
+/// Follows the extension headers; `None` when they can't be followed to an end, or the packet is not at its own.
 #[inline(always)]
 pub fn headers(l3: usize, end: usize) -> Option<Headers> {
     // SAFETY: callers have checked the IPv6 header.
@@ -54,6 +54,11 @@ pub fn headers(l3: usize, end: usize) -> Option<Headers> {
         let length = match protocol {
             proto::HOP_BY_HOP | proto::ROUTING | proto::DESTINATION_OPTIONS => {
                 if !within(l4, 8, end) {
+                    return None;
+                }
+                // On its way to somewhere else, which is the address that checksums are made with (RFC 8200 §8.1).
+                // SAFETY: in bounds, checked above.
+                if protocol == proto::ROUTING && unsafe { load::<u8>(l4 + 3) } != 0 {
                     return None;
                 }
                 // SAFETY: in bounds, checked above.
@@ -104,7 +109,7 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
     let mut l4 = l3 + IPV6_HEADER;
     if protocol != proto::TCP && protocol != proto::UDP {
         let Some(headers) = headers(l3, end) else {
-            return stop(Counter::PassIpv6);
+            return kept_in::<V6>(source(l3), destination(l3), SIDE, Counter::PassIpv6);
         };
         if headers.fragment != 0 {
             let fragment = headers.fragment;
@@ -134,14 +139,14 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
     match protocol {
         proto::TCP => {
             if !within(l4, tcp::HEADER, end) {
-                return truncated::<V6>(destination(l3));
+                return truncated::<V6>(source(l3), destination(l3), SIDE);
             }
             // SAFETY: in bounds, checked above.
             packet.tcp_flags = unsafe { load::<u8>(l4 + 13) };
         }
         proto::UDP => {
             if !within(l4, UDP_HEADER, end) {
-                return truncated::<V6>(destination(l3));
+                return truncated::<V6>(source(l3), destination(l3), SIDE);
             }
             packet.tcp_flags = 0;
         }

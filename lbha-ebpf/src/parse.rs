@@ -12,6 +12,7 @@ use lbha_common::{
 use crate::{
     access::{load, within},
     family::{self, Family},
+    masquerade::leaves,
     verdict::{CONTINUE, Verdict, stop},
 };
 
@@ -160,10 +161,11 @@ pub const fn key_word(ports: u32, protocol: u8, side: u8) -> u64 {
     }
 }
 
-/// A header that the packet is too short for: ours to drop when it is to a VIP, else the kernel's to complain about.
+/// A header that the packet is too short for: ours to drop when it is to a VIP, or when the kernel would forward it with a
+/// private address; else the kernel's to complain about.
 #[inline(always)]
-pub fn truncated<F: Family>(daddr: F::Addr) -> Verdict {
-    if family::address::<F>(daddr) & address::VIP != 0 {
+pub fn truncated<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> Verdict {
+    if family::address::<F>(daddr) & address::VIP != 0 || leaves::<F>(saddr, daddr, from) {
         stop(Counter::DropMalformed)
     } else {
         stop(Counter::PassMalformed)
