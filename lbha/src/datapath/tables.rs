@@ -9,6 +9,7 @@ use aya::maps::{
 use lbha_common::{
     addr::{Be32, Be128},
     flow::{Flow, FlowKey},
+    fragment::{Fragment, FragmentKey},
     masquerade::{Binding, BindingKey, Counted, Rule},
     nexthop::{Interface, NextHop},
     service::{Backend, Service, ServiceKey, Settings},
@@ -36,6 +37,7 @@ pub struct FamilyFlows<A: Family> {
     pub bindings: Table<BindingKey<A>, Binding<A>>,
     pub begun: Table<A, u64>,
     pub counted: Table<A, Counted>,
+    pub fragments: Table<FragmentKey<A>, Fragment<A>>,
 }
 
 /// What comes and goes with connections.
@@ -102,6 +104,7 @@ impl<A: Family> FamilyFlows<A> {
             bindings: Table::open::<A>(root, "BINDINGS")?,
             begun: Table::open::<A>(root, "BEGUN")?,
             counted: Table::open::<A>(root, "COUNTED")?,
+            fragments: Table::open::<A>(root, "FRAGMENTS")?,
         })
     }
 }
