@@ -76,12 +76,16 @@ fn translate<F: Family, const MULTI_BUFFER: bool>(
     if !find::<F>(work) {
         return NOT_MINE;
     }
-    // RFC 5508 REQ-3 (a): not translated if the checksum is wrong.
+    // RFC 5508 REQ-3: an error with a wrong checksum goes nowhere, nor one (a) that quotes an IP header with a wrong one. The
+    // quoted packet's own checksum is not looked at (c): most of what it covers is not here.
     let length = length_of(packet);
     let sum = message::sum(ctx, (packet.l4 - packet.data) as u32, length);
     let came = &work.other_key;
     let pseudo = message::pseudo_header(&came.saddr, &came.daddr, length);
-    if sum == 0 || message::fold(sum, pseudo) != 0xffff {
+    let holds = sum != 0
+        && message::fold(sum, pseudo) == 0xffff
+        && (!F::Addr::HEADER_CHECKSUM || message::quoted_header_holds(quoted.headers));
+    if !holds {
         return stop(Counter::DropIcmpChecksum);
     }
     let flow = &work.other;

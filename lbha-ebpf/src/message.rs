@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_csum_diff, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use lbha_common::{addr::Addr, csum};
+use lbha_common::{addr::Addr, csum, wire::ICMP_HEADER};
 
 use crate::{access::store, maps::SCRATCH, workspace::BYTES};
 
@@ -47,6 +47,21 @@ pub fn sum(ctx: &XdpContext, at: u32, length: u32) -> u32 {
         }
         sum
     }
+}
+
+/// Whether the checksum of the IPv4 header holds, `length` bytes long, that is quoted in the message that was summed up
+/// last.
+#[inline(always)]
+pub fn quoted_header_holds(length: u32) -> bool {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a per-CPU slot, and XDP programs do not nest; an IPv4 header is not longer than the mask, and the buffer is.
+    let sum = unsafe {
+        let header = (&raw mut (*scratch).bytes).cast::<u8>().add(ICMP_HEADER);
+        bpf_csum_diff(null_mut(), 0, header.cast(), length & 0x3c, 0) as u32
+    };
+    csum::fold(sum) == 0xffff
 }
 
 /// The unfolded sum of the pseudo header: of ICMPv6 only (RFC 4443 §2.3).
