@@ -23,7 +23,13 @@ use lbha_common::{
     wire::{IPV4_HEADER, IPV6_HEADER, ethertype},
 };
 
-use crate::{ipv4, ipv6, maps, parse::Packet, verdict::Verdict, workspace::Work};
+use crate::{
+    access::load,
+    ipv4, ipv6, maps,
+    parse::{Packet, UpperLayer},
+    verdict::Verdict,
+    workspace::Work,
+};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -96,6 +102,29 @@ pub trait Family: Sized + 'static {
     /// The IP header at `l3` is in bounds; `hop_count` is not 0.
     unsafe fn rewrite(l3: usize, hop_count: u8, flow: &Flow<Self::Addr>);
 
+    /// Length of the packet, as its header at `l3` has it, which is in bounds.
+    fn total_len(l3: usize) -> u32;
+
+    /// Follows the headers of a packet, of which the IP header at `l3` is in bounds. `None` when they don't lead to an upper
+    /// layer's: they can't be read, or it is a fragment but the first.
+    fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer>;
+
+    /// # Safety
+    /// The IP header at `l3` is in bounds.
+    unsafe fn set_hop_count(l3: usize, hop_count: u8);
+
+    /// Writes an ICMP message's IP header, all but addresses and checksum.
+    ///
+    /// # Safety
+    /// An IP header's length at `l3` is in bounds.
+    unsafe fn write_header(l3: usize, payload_len: u16, hop_count: u8);
+
+    /// Writes the checksum of a header that is complete otherwise, and has 0 there.
+    ///
+    /// # Safety
+    /// As for [`Self::write_header`].
+    unsafe fn write_checksum(l3: usize);
+
     /// Whether packets to an address never leave their link, or are for many hosts: never ours to translate.
     fn is_scoped(addr: Self::Addr) -> bool;
 
@@ -108,6 +137,13 @@ pub trait Family: Sized + 'static {
 pub fn address<F: Family>(addr: F::Addr) -> u32 {
     // SAFETY: the value is only read, and never removed while its address is ours.
     unsafe { F::addresses().get(addr) }.copied().unwrap_or(0)
+}
+
+/// Source and destination of an IP packet whose header at `l3` is in bounds.
+#[inline(always)]
+pub fn addresses<F: Family>(l3: usize) -> (F::Addr, F::Addr) {
+    // SAFETY: the caller has checked the header.
+    unsafe { (load(l3 + F::ADDRESSES), load(l3 + F::ADDRESSES + size_of::<F::Addr>())) }
 }
 
 /// The masquerade rule that applies to a source.
@@ -215,6 +251,34 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn total_len(l3: usize) -> u32 {
+        ipv4::total_len(l3)
+    }
+
+    #[inline(always)]
+    fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer> {
+        ipv4::upper_layer(l3, end)
+    }
+
+    #[inline(always)]
+    unsafe fn set_hop_count(l3: usize, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::set_hop_count(l3, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_header(l3: usize, payload_len: u16, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::write_header(l3, payload_len, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_checksum(l3: usize) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::write_checksum(l3) }
+    }
+
+    #[inline(always)]
     fn is_scoped(addr: Be32) -> bool {
         ipv4::is_scoped(addr)
     }
@@ -281,6 +345,33 @@ impl Family for V6 {
     unsafe fn rewrite(l3: usize, hop_count: u8, flow: &Flow<Be128>) {
         // SAFETY: the caller's.
         unsafe { ipv6::rewrite(l3, hop_count, flow) }
+    }
+
+    #[inline(always)]
+    fn total_len(l3: usize) -> u32 {
+        ipv6::total_len(l3)
+    }
+
+    #[inline(always)]
+    fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer> {
+        ipv6::upper_layer(l3, end)
+    }
+
+    #[inline(always)]
+    unsafe fn set_hop_count(l3: usize, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv6::set_hop_count(l3, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_header(l3: usize, payload_len: u16, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv6::write_header(l3, payload_len, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_checksum(l3: usize) {
+        let _ = l3;
     }
 
     #[inline(always)]

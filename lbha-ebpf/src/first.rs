@@ -3,6 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use lbha_common::{
+    addr::Addr,
     counter::Counter,
     service::{ServiceKey, address},
     stats::InterfaceStats,
@@ -12,6 +13,7 @@ use lbha_common::{
 use crate::{
     access::{load, within},
     datapath::finish,
+    echo::forward_echo,
     family::{self, Family},
     forward::forward,
     half_open::half_open,
@@ -70,6 +72,9 @@ pub fn decide<F: Family, const MULTI_BUFFER: bool>(
     }
     // SAFETY: what changes in a flow while it is read is whole words.
     let flow = unsafe { &*(&raw const work.flow) };
+    if protocol == F::Addr::ICMP.proto {
+        return forward_echo::<F, MULTI_BUFFER>(ctx, &packet, work.key.side.into(), flow, stats);
+    }
     forward::<F, MULTI_BUFFER>(ctx, &packet, protocol, work.key.side.into(), flow, stats)
 }
 
@@ -103,6 +108,9 @@ fn first_packet<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
     // SAFETY: only looked at for existence.
     if what & address::LOCAL == 0 && unsafe { F::servers().get(from) }.is_some() {
         return stop(Counter::DropNoFlow);
+    }
+    if key.proto == F::Addr::ICMP.proto {
+        return stop(Counter::PassIcmp);
     }
     stop(Counter::PassUnmatched)
 }

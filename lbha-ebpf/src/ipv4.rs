@@ -9,14 +9,14 @@ use lbha_common::{
     csum,
     flow::{Flow4, FlowKey4},
     tail,
-    wire::{IPV4_FRAGMENT, IPV4_HEADER, UDP_HEADER, proto, tcp},
+    wire::{IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, UDP_HEADER, proto, tcp},
 };
 
 use crate::{
     access::{load, store, within},
     family::V4,
     masquerade::other_protocol,
-    parse::{Packet, available, key_word, truncated},
+    parse::{Packet, UpperLayer, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
 };
 
@@ -146,6 +146,73 @@ pub unsafe fn rewrite(l3: usize, ttl: u8, flow: &Flow4) {
         // Both addresses at once: neighbours in the packet and in the entry.
         let entry = core::ptr::from_ref(flow) as usize;
         store(l3 + 12, load::<u64>(entry + offset_of!(Flow4, saddr)));
+    }
+}
+
+/// See [`crate::family::Family::total_len`].
+#[inline(always)]
+pub fn total_len(l3: usize) -> u32 {
+    // SAFETY: callers have checked the IPv4 header.
+    u32::from(u16::from_be(unsafe { load(l3 + 2) }))
+}
+
+/// See [`crate::family::Family::upper_layer`].
+#[inline(always)]
+pub fn upper_layer(l3: usize, _end: usize) -> Option<UpperLayer> {
+    // SAFETY: callers have checked the IPv4 header.
+    let (version_ihl, fragment, protocol) =
+        unsafe { (load::<u8>(l3), load::<u16>(l3 + 6), load::<u8>(l3 + 9)) };
+    let offset = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || offset < IPV4_HEADER || fragment & IPV4_FRAGMENT_OFFSET != 0 {
+        return None;
+    }
+    Some(UpperLayer { offset, protocol })
+}
+
+/// See [`crate::family::Family::set_hop_count`].
+///
+/// # Safety
+/// The IPv4 header at `l3` is in bounds.
+#[inline(always)]
+pub unsafe fn set_hop_count(l3: usize, ttl: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        let before = load::<u16>(l3 + 8);
+        store(l3 + 8, ttl);
+        let delta = csum::fold(csum::replace16(before, load(l3 + 8)));
+        store(l3 + 10, csum::apply(load(l3 + 10), delta));
+    }
+}
+
+/// See [`crate::family::Family::write_header`]: identification 0, since it is never fragmented by us, and the precedence of
+/// internetwork control (RFC 1812 §4.3.2.5).
+///
+/// # Safety
+/// 20 bytes at `l3` are in bounds.
+#[inline(always)]
+pub unsafe fn write_header(l3: usize, payload_len: u16, ttl: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        store(l3, 0x45c0_u16.to_be());
+        store(l3 + 2, (payload_len + IPV4_HEADER as u16).to_be());
+        store(l3 + 4, 0u32);
+        store(l3 + 8, ttl);
+        store(l3 + 9, proto::ICMP);
+        store(l3 + 10, 0u16);
+    }
+}
+
+/// See [`crate::family::Family::write_checksum`].
+///
+/// # Safety
+/// The IPv4 header at `l3` is in bounds.
+#[inline(always)]
+pub unsafe fn write_checksum(l3: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let word = |at: usize| csum::replace32(u32::MAX, load(l3 + at));
+        let sum = word(0) + word(4) + word(8) + word(12) + word(16);
+        store(l3 + 10, !csum::fold(sum));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     family::V6,
     maps::SCRATCH,
     masquerade::{kept_in, other_protocol},
-    parse::{Packet, available, key_word, truncated},
+    parse::{Packet, UpperLayer, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
 };
 
@@ -87,6 +87,21 @@ pub fn headers(l3: usize, end: usize) -> Option<Headers> {
     None
 }
 
+/// Takes where the headers end through memory, which the verifier does not follow: each way through the headers would be
+/// followed on its own from here on.
+#[inline(always)]
+fn forget_way(l3: usize, headers: &Headers) -> Option<UpperLayer> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU slot, and XDP programs do not nest.
+    unsafe {
+        (&raw mut (*scratch).at).write_volatile((headers.l4 - l3) as u32);
+        (&raw mut (*scratch).found).write_volatile(headers.protocol.into());
+        let offset = ((&raw const (*scratch).at).read_volatile() & MAX_HEADERS) as usize;
+        let protocol = (&raw const (*scratch).found).read_volatile() as u8;
+        Some(UpperLayer { offset, protocol })
+    }
+}
+
 /// Fragment offset, and with it the more-fragments bit, as masks over a raw load (RFC 8200 §4.5).
 pub const OFFSET: u16 = 0xfff8_u16.to_be();
 pub const OFFSET_OR_MORE: u16 = 0xfff9_u16.to_be();
@@ -123,17 +138,11 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
                 return hand_to(tail::FRAGMENT6);
             }
         }
-        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        let Some(upper) = forget_way(l3, &headers) else {
             return stop(Counter::PassIpv6);
         };
-        // Through memory, which the verifier does not follow: each way through the headers would be followed on its own.
-        // SAFETY: a per-CPU slot, and XDP programs do not nest.
-        unsafe {
-            (&raw mut (*scratch).at).write_volatile((headers.l4 - l3) as u32);
-            (&raw mut (*scratch).found).write_volatile(headers.protocol.into());
-            l4 = l3 + ((&raw const (*scratch).at).read_volatile() & MAX_HEADERS) as usize;
-            protocol = (&raw const (*scratch).found).read_volatile() as u8;
-        }
+        l4 = l3 + upper.offset;
+        protocol = upper.protocol;
     }
     packet.l4 = l4;
     match protocol {
@@ -213,6 +222,59 @@ pub unsafe fn rewrite(l3: usize, hop_limit: u8, flow: &Flow6) {
         store(l3 + 16, load::<u64>(entry + 8));
         store(l3 + 24, load::<u64>(entry + 16));
         store(l3 + 32, load::<u64>(entry + 24));
+    }
+}
+
+/// See [`crate::family::Family::total_len`].
+#[inline(always)]
+pub fn total_len(l3: usize) -> u32 {
+    // SAFETY: callers have checked the IPv6 header.
+    u32::from(u16::from_be(unsafe { load(l3 + 4) })) + IPV6_HEADER as u32
+}
+
+/// See [`crate::family::Family::upper_layer`].
+#[inline(always)]
+pub fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer> {
+    // SAFETY: callers have checked the IPv6 header.
+    if unsafe { load::<u8>(l3) } >> 4 != 6 {
+        return None;
+    }
+    let headers = headers(l3, end)?;
+    if headers.fragment != 0 {
+        let fragment = headers.fragment;
+        if !within(fragment, FRAGMENT_HEADER, end) {
+            return None;
+        }
+        // SAFETY: in bounds, checked above.
+        if unsafe { load::<u16>(fragment + 2) } & OFFSET != 0 {
+            return None;
+        }
+    }
+    forget_way(l3, &headers)
+}
+
+/// See [`crate::family::Family::set_hop_count`].
+///
+/// # Safety
+/// The IPv6 header at `l3` is in bounds.
+#[inline(always)]
+pub unsafe fn set_hop_count(l3: usize, hop_limit: u8) {
+    // SAFETY: the caller's.
+    unsafe { store(l3 + 7, hop_limit) };
+}
+
+/// See [`crate::family::Family::write_header`].
+///
+/// # Safety
+/// 40 bytes at `l3` are in bounds.
+#[inline(always)]
+pub unsafe fn write_header(l3: usize, payload_len: u16, hop_limit: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        store(l3, 0x6000_0000_u32.to_be());
+        store(l3 + 4, payload_len.to_be());
+        store(l3 + 6, proto::ICMPV6);
+        store(l3 + 7, hop_limit);
     }
 }
 

@@ -47,13 +47,14 @@ pub fn other_protocol<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> Ve
 /// with a private address.
 #[inline(always)]
 pub fn kept_in<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8, otherwise: Counter) -> Verdict {
-    if leaves::<F>(saddr, daddr, from) { stop(Counter::DropProtocol) } else { stop(otherwise) }
+    if leaves::<F>(&saddr, &daddr, from) { stop(Counter::DropProtocol) } else { stop(otherwise) }
 }
 
 /// Whether a packet is from a masqueraded source and on its way out of our networks: the kernel would forward it with its
 /// private address.
 #[inline(never)]
-pub fn leaves<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> bool {
+pub fn leaves<F: Family>(saddr: &F::Addr, daddr: &F::Addr, from: u8) -> bool {
+    let (saddr, daddr) = (*saddr, *daddr);
     if from != server_side()
         || family::rule_of::<F>(saddr).is_none()
         || family::address::<F>(daddr) != 0

@@ -64,6 +64,12 @@ impl<A: Addr> Work<A> {
     #[inline(always)]
     pub fn begin(&mut self, key: &FlowKey<A>, now: u32, packet: &Packet, fault: Verdict) {
         self.key = *key;
+        self.describe(now, packet, fault);
+    }
+
+    /// [`Self::begin`] but for the key, which is there already.
+    #[inline(always)]
+    pub fn describe(&mut self, now: u32, packet: &Packet, fault: Verdict) {
         self.l3 = (packet.l3 - packet.data) as u32;
         self.l4 = (packet.l4 - packet.data) as u32;
         self.tags = packet.tags;
@@ -111,11 +117,4 @@ pub struct Scratch {
     pub length: u32,
     pub found: u32,
     pub bytes: [u8; BYTES],
-}
-
-/// A token bucket.
-#[repr(C)]
-pub struct Limiter {
-    pub jiffies: u64,
-    pub tokens: u64,
 }
