@@ -9,7 +9,7 @@ use lbha_common::{
     csum,
     flow::{Flow4, FlowKey4},
     tail,
-    wire::{IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, UDP_HEADER, proto, tcp},
+    wire::{ICMP_HEADER, IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, UDP_HEADER, proto, tcp},
 };
 
 use crate::{
@@ -72,7 +72,12 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4
             }
             packet.tcp_flags = 0;
         }
-        proto::ICMP => return hand_to(tail::ICMP4),
+        proto::ICMP => {
+            if !within(l4, ICMP_HEADER, end) {
+                return truncated::<V4>(source(l3), destination(l3), SIDE);
+            }
+            return hand_to(tail::ICMP4);
+        }
         _ => return other_protocol::<V4>(source(l3), destination(l3), SIDE),
     }
     // SAFETY: addresses lie in the IPv4 header, ports in the first 8 bytes of layer 4; both checked above. A key is two

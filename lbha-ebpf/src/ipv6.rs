@@ -8,7 +8,7 @@ use lbha_common::{
     counter::Counter,
     flow::{Flow6, FlowKey6},
     tail,
-    wire::{FRAGMENT_HEADER, IPV6_HEADER, UDP_HEADER, proto, tcp},
+    wire::{FRAGMENT_HEADER, ICMP_HEADER, IPV6_HEADER, UDP_HEADER, proto, tcp},
 };
 
 use crate::{
@@ -159,7 +159,12 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
             }
             packet.tcp_flags = 0;
         }
-        proto::ICMPV6 => return hand_to(tail::ICMP6),
+        proto::ICMPV6 => {
+            if !within(l4, ICMP_HEADER, end) {
+                return truncated::<V6>(source(l3), destination(l3), SIDE);
+            }
+            return hand_to(tail::ICMP6);
+        }
         _ => return other_protocol::<V6>(source(l3), destination(l3), SIDE),
     }
     // SAFETY: addresses lie in the IPv6 header, ports in the first 8 bytes of layer 4; both checked above. A key is five

@@ -29,8 +29,8 @@ const LONG: Timeouts = Timeouts::all(Duration::from_secs(3600));
 const AGE: u32 = 15;
 
 /// Both families and both protocols.
-fn cases() -> impl Iterator<Item = (Net, u8)> {
-    nets().into_iter().flat_map(|net| [(net, TCP), (net, UDP)])
+fn cases() -> impl Iterator<Item = (Ends, u8)> {
+    ends().into_iter().flat_map(|net| [(net, TCP), (net, UDP)])
 }
 
 /// [`gateway`] with endpoint-independent mapping.
@@ -239,7 +239,7 @@ fn two_private_hosts_reach_each_other_by_their_external_addresses() {
 #[test]
 fn a_private_host_may_begin_with_one_that_has_come_in() {
     let mut prog = Prog::with(&independent());
-    for net in nets() {
+    for net in ends() {
         let open = prog.establish(UDP, at(net.hosts[0], 5000), at(net.remotes[0], 80));
         let stranger = at(net.remotes[1], 12_345);
         prog.public(Frame::udp(stranger, open.external)).forwarded();
@@ -255,7 +255,7 @@ fn a_private_host_may_begin_with_one_that_has_come_in() {
 fn a_binding_lives_as_long_as_its_connections_and_then_its_timeout() {
     let timeouts = Timeouts { udp: SHORT, udp_unreplied: SHORT, ..LONG };
     let mut prog = Prog::with(&independent());
-    for net in nets() {
+    for net in ends() {
         let [used, unused] = [5000, 5001]
             .map(|port| prog.establish(UDP, at(net.hosts[0], port), at(net.remotes[0], 80)));
         prog.age(&unused, AGE);
@@ -313,7 +313,7 @@ fn a_connection_that_came_in_keeps_the_binding() {
 #[test]
 fn closing_connections_of_the_binding_give_way_to_its_next() {
     let mut prog = Prog::with(&independent());
-    for net in nets() {
+    for net in ends() {
         let old = prog.establish(TCP, at(net.hosts[0], 5000), at(net.remotes[0], 80));
         prog.private(old.from_inside().flags(FIN | ACK)).forwarded();
         prog.public(old.from_remote().flags(FIN | ACK)).forwarded();
@@ -348,7 +348,7 @@ fn all_ports_of_a_range_are_bound_and_no_other() {
 fn tcp_and_udp_bindings_are_apart() {
     covers!("RFC7857 5", "RFC7857 6");
     let mut prog = Prog::with(&independent());
-    for net in nets() {
+    for net in ends() {
         let remote = at(net.remotes[0], 80);
         let tcp = prog.establish(TCP, at(net.hosts[0], 5000), remote);
         let udp = prog.establish(UDP, at(net.hosts[1], 5000), remote);

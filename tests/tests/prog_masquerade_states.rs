@@ -22,7 +22,7 @@ const LONG: Timeouts = Timeouts::all(Duration::from_secs(3600));
 const AGE: u32 = 15;
 
 /// A connection of the first host, its SYN sent.
-fn opening(prog: &mut Prog, net: &Net, port: u16) -> Outbound {
+fn opening(prog: &mut Prog, net: &Ends, port: u16) -> Outbound {
     prog.leave(TCP, at(net.hosts[0], port), at(net.remotes[0], 80))
 }
 
@@ -35,7 +35,7 @@ fn closing(prog: &Prog, connection: &Outbound) -> [u32; 2] {
 fn a_handshake_establishes_a_connection() {
     covers!("RFC7857 2");
     let mut prog = Prog::with(&gateway());
-    for net in nets() {
+    for net in ends() {
         let connection = opening(&mut prog, &net, 5000);
         assert_eq!(prog.phase(&connection), Some(Phase::MasqueradeOpening));
         for _ in 0..2 {
@@ -63,7 +63,7 @@ fn a_handshake_establishes_a_connection() {
 fn both_ends_may_open_at_once() {
     covers!("RFC5382 REQ-2a");
     let mut prog = Prog::with(&gateway());
-    for net in nets() {
+    for net in ends() {
         // RFC 9293 §3.5, figure 7.
         let connection = opening(&mut prog, &net, 5000);
         let syn = prog.public(connection.from_remote().flags(SYN)).forwarded();
@@ -79,7 +79,7 @@ fn both_ends_may_open_at_once() {
 
 #[test]
 fn a_close_goes_from_one_side_to_both_and_a_syn_opens_anew() {
-    for net in nets() {
+    for net in ends() {
         for inside_first in [false, true] {
             let mut prog = Prog::with(&gateway());
             let old = prog.establish(TCP, at(net.hosts[0], 5000), at(net.remotes[0], 80));
@@ -122,7 +122,7 @@ fn a_close_goes_from_one_side_to_both_and_a_syn_opens_anew() {
     }
 }
 
-fn sources(net: &Net) -> &'static str {
+fn sources(net: &Ends) -> &'static str {
     if net.external.is_ipv4() { SOURCES } else { SOURCES6 }
 }
 
@@ -136,7 +136,7 @@ fn two_ports() -> Prog {
 #[test]
 fn closing_connections_give_way_when_ports_are_short() {
     covers!("RFC6888 REQ-8a");
-    for net in nets() {
+    for net in ends() {
         let mut prog = two_ports();
         let remote = at(net.remotes[0], 80);
         let [open, closed] =
@@ -169,7 +169,7 @@ fn a_closing_connection_does_not_give_way_while_there_are_other_ports() {
 #[test]
 fn a_remote_hosts_rst_frees_nothing_and_the_hosts_own_does() {
     covers!("RFC7857 2.2a");
-    for net in nets() {
+    for net in ends() {
         let mut prog = two_ports();
         let remote = at(net.remotes[0], 80);
         let [_, connection] =
@@ -219,7 +219,7 @@ fn a_reset_connection_is_kept_for_a_while_and_longer_if_packets_come() {
 #[test]
 fn a_refused_connection_may_be_tried_again() {
     let mut prog = Prog::with(&gateway());
-    for net in nets() {
+    for net in ends() {
         let connection = opening(&mut prog, &net, 5000);
         prog.public(connection.from_remote().flags(RST | ACK)).forwarded();
         assert_eq!(prog.phase(&connection), Some(Phase::TcpReset));
@@ -240,7 +240,7 @@ fn each_phase_has_its_own_timeout() {
         ("udp", Timeouts { udp: SHORT, ..LONG }),
     ];
     for (n, (phase, timeouts)) in cases.into_iter().enumerate() {
-        for net in nets() {
+        for net in ends() {
             let mut prog = Prog::with(&gateway());
             let remote = at(net.remotes[0], 80);
             let opening = opening(&mut prog, &net, 5000);
@@ -291,7 +291,7 @@ fn a_try_that_nobody_answers_ends_and_its_port_is_free() {
 #[test]
 fn datagrams_are_confirmed_by_any_answer() {
     let mut prog = Prog::with(&gateway());
-    for net in nets() {
+    for net in ends() {
         let connection = prog.leave(UDP, at(net.hosts[0], 5000), at(net.remotes[0], 53));
         assert_eq!(prog.phase(&connection), Some(Phase::UdpUnreplied));
         prog.private(connection.from_inside()).forwarded();
@@ -307,7 +307,7 @@ fn datagrams_are_confirmed_by_any_answer() {
 fn packets_of_either_side_keep_a_connection_alive_and_those_of_others_do_not() {
     covers!("RFC4787 REQ-6", "RFC4787 REQ-6a", "RFC7857 7a", "RFC7857 7b");
     let timeouts = Timeouts::all(SHORT);
-    for net in nets() {
+    for net in ends() {
         for protocol in [TCP, UDP] {
             let mut prog = Prog::with(&gateway());
             let [inside, remote, nobody, stranger] = [5000, 5001, 5002, 5003].map(|port| {

@@ -24,7 +24,7 @@ fn mss(value: u16) -> Vec<u8> {
 
 /// Sends a connection's SYN and SYN-ACK with an MSS each, through the service or masqueraded; gives what arrives.
 fn arrives(prog: &mut Prog, six: bool, outbound: bool, port: u16, sent: [u16; 2]) -> [u16; 2] {
-    let [four_net, six_net] = nets();
+    let [four_net, six_net] = ends();
     let net = if six { six_net } else { four_net };
     let service = if six { vip6() } else { vip() };
     let syn = |from, to| Frame::syn(from, to).tcp_options(&mss(sent[0]));
@@ -88,7 +88,7 @@ fn switched_off_it_changes_nothing() {
 /// Sends a SYN with options, and checks that it arrives with `expected` and right in every other byte.
 #[track_caller]
 fn arrives_with(prog: &mut Prog, six: bool, port: u16, options: &[u8], expected: &[u8]) {
-    let [four_net, six_net] = nets();
+    let [four_net, six_net] = ends();
     let net = if six { six_net } else { four_net };
     let (inside, remote) = (at(net.hosts[0], port), at(net.remotes[0], 80));
     let syn = Frame::syn(inside, remote).tcp_options(options).payload(b"odd");
@@ -172,7 +172,7 @@ fn options_without_an_mss_or_beyond_reading_stay() {
 #[test]
 fn only_a_syn_is_looked_into() {
     let mut prog = Prog::with(&network(AUTO, 1400, 1500));
-    for net in nets() {
+    for net in ends() {
         let connection = prog.establish(TCP, at(net.hosts[0], 5000), at(net.remotes[0], 80));
         for flags in [ACK, PSH | ACK, FIN | ACK, RST] {
             let there = connection.from_inside().tcp_options(&mss(1460)).flags(flags);

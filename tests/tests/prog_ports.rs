@@ -26,8 +26,8 @@ const SHORT: Timeouts = Timeouts::all(Duration::from_secs(10));
 const AGE: u32 = 15;
 
 /// Both families and both protocols.
-fn cases() -> impl Iterator<Item = (Net, u8)> {
-    nets().into_iter().flat_map(|net| [(net, TCP), (net, UDP)])
+fn cases() -> impl Iterator<Item = (Ends, u8)> {
+    ends().into_iter().flat_map(|net| [(net, TCP), (net, UDP)])
 }
 
 /// [`gateway`] with its rule changed.
@@ -101,7 +101,7 @@ fn two_hosts_with_one_port_to_one_remote_get_two() {
 fn tcp_and_udp_do_not_take_each_others_ports() {
     covers!("RFC7857 5", "RFC7857 6");
     let mut prog = Prog::with(&with_rule(|rule| rule.ports = (2000, 2000)));
-    for net in nets() {
+    for net in ends() {
         let remote = at(net.remotes[0], 80);
         let tcp = prog.establish(TCP, at(net.hosts[0], 5000), remote);
         let udp = prog.establish(UDP, at(net.hosts[1], 5000), remote);
@@ -141,7 +141,7 @@ fn all_ports_of_a_range_are_found_and_no_other() {
 fn ports_of_services_are_their_own() {
     // Two services on the external addresses, within the range, one a protocol.
     let mut desired = with_rule(|rule| rule.ports = (2000, 2002));
-    for (net, www) in nets().into_iter().zip([WWW, WWW6]) {
+    for (net, www) in ends().into_iter().zip([WWW, WWW6]) {
         let service = desired.services[&www].clone();
         for protocol in [TCP, UDP] {
             let id = ServiceId { vip: net.external, port: 2001, protocol };
@@ -209,7 +209,7 @@ fn a_host_keeps_to_one_of_several_addresses() {
 #[test]
 fn a_source_has_no_more_connections_than_its_share() {
     covers!("RFC6888 REQ-4", "RFC6888 REQ-4a", "RFC6888 REQ-5", "RFC6888 REQ-5a");
-    for net in nets() {
+    for net in ends() {
         let mut prog = Prog::with(&with_rule(|rule| rule.max_ports = 4));
         let remote = at(net.remotes[0], 80);
         let open: Vec<Outbound> = [TCP, UDP, TCP, UDP]
@@ -276,14 +276,14 @@ fn connections_move_to_a_new_external_address_after_the_sweep() {
 fn a_private_host_can_not_shadow_what_others_answer() {
     // As in the kernel's nft_nat.sh: a connection from the service's own port, and answers to the host itself.
     let mut desired = with_rule(|rule| rule.ports = (1024, 32767));
-    for (net, www) in nets().into_iter().zip([WWW, WWW6]) {
+    for (net, www) in ends().into_iter().zip([WWW, WWW6]) {
         let service = desired.services[&www].clone();
         desired
             .services
             .insert(ServiceId { vip: net.external, port: 1405, protocol: TCP }, service);
     }
     let mut prog = Prog::with(&desired);
-    for net in nets() {
+    for net in ends() {
         let client = at(net.remotes[0], 41404);
         let shadow = prog.establish(TCP, at(net.hosts[1], 1405), client);
         assert_ne!(shadow.external.port(), 1405);

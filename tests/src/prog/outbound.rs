@@ -16,7 +16,7 @@ use crate::packet::{Frame, tcp_flags::*};
 
 /// Addresses of one family in [`super::gateway`].
 #[derive(Clone, Copy, Debug)]
-pub struct Net {
+pub struct Ends {
     /// Private hosts.
     pub hosts: [IpAddr; 2],
     /// Hosts on the internet.
@@ -28,15 +28,15 @@ pub struct Net {
 }
 
 /// Of both families.
-pub fn nets() -> [Net; 2] {
+pub fn ends() -> [Ends; 2] {
     [
-        Net {
+        Ends {
             hosts: WEB.map(IpAddr::from),
             remotes: [REMOTE.into(), CLIENT.into()],
             external: PUBLIC.into(),
             private: PRIVATE.into(),
         },
-        Net {
+        Ends {
             hosts: WEB6.map(IpAddr::from),
             remotes: [REMOTE6.into(), CLIENT6.into()],
             external: PUBLIC6.into(),
