@@ -24,8 +24,8 @@ pub struct Be32(u32);
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Be128([u32; 4]);
 
-/// An address of either family: what the map types are generic over.
-pub trait Addr: Copy + Debug + Default + Eq + Hash + 'static {
+/// An address of either family: what the map types are generic over. There are two, and their layouts are asserted.
+pub trait Addr: Copy + Debug + Default + Eq + Hash + sealed::Sealed + 'static {
     /// Fills the layouts whose size would not be a multiple of 8 with this family's address.
     type Tail: Copy + Debug + Default + Eq + Hash + 'static;
 
@@ -47,6 +47,12 @@ pub trait Addr: Copy + Debug + Default + Eq + Hash + 'static {
     fn is_unspecified(self) -> bool {
         self == Self::default()
     }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Be32 {}
+    impl Sealed for super::Be128 {}
 }
 
 impl Addr for Be32 {

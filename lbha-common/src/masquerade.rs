@@ -46,7 +46,7 @@ pub mod end {
 
 /// One end of an endpoint-independent binding. Each binding has two entries, one an end.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BindingKey<A> {
     pub addr: A,
     pub port: Be16,
@@ -60,7 +60,7 @@ pub type BindingKey6 = BindingKey<Be128>;
 
 /// The other end of a binding.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding<A> {
     pub addr: A,
     pub port: Be16,

@@ -1,13 +1,13 @@
 //! Lets the controller read and write the map types as plain bytes.
 
 use crate::{
-    addr::{Be32, Be128},
+    addr::{Addr, Be32, Be128},
     event::Event,
-    flow::{Flow4, Flow6, FlowKey4, FlowKey6},
-    fragment::{Fragment4, Fragment6, FragmentKey4, FragmentKey6},
-    masquerade::{Binding4, Binding6, BindingKey4, BindingKey6, Counted, Rule4, Rule6},
-    nexthop::{Interface, NextHop4, NextHop6},
-    service::{Backend4, Backend6, Service, ServiceKey4, ServiceKey6, Settings},
+    flow::{Flow, FlowKey},
+    fragment::{Fragment, FragmentKey},
+    masquerade::{Binding, BindingKey, Counted, Rule},
+    nexthop::{Interface, NextHop},
+    service::{Backend, Service, ServiceKey, Settings},
     stats::{BackendStats, InterfaceStats},
 };
 
@@ -21,34 +21,25 @@ macro_rules! pod {
     };
 }
 
-pod!(
-    Backend4,
-    Backend6,
-    BackendStats,
-    Be128,
-    Be32,
-    Binding4,
-    Binding6,
-    BindingKey4,
-    BindingKey6,
-    Counted,
-    Event,
-    Flow4,
-    Flow6,
-    FlowKey4,
-    FlowKey6,
-    Fragment4,
-    Fragment6,
-    FragmentKey4,
-    FragmentKey6,
-    Interface,
-    InterfaceStats,
-    NextHop4,
-    NextHop6,
-    Rule4,
-    Rule6,
-    Service,
-    ServiceKey4,
-    ServiceKey6,
-    Settings,
+macro_rules! pod_of_either_family {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            // SAFETY: as above, for both of the types that are an `Addr`: it is sealed.
+            unsafe impl<A: Addr> aya::Pod for $name<A> {}
+        )+
+    };
+}
+
+pod!(Be128, Be32, BackendStats, Counted, Event, Interface, InterfaceStats, Service, Settings);
+pod_of_either_family!(
+    Backend,
+    Binding,
+    BindingKey,
+    Flow,
+    FlowKey,
+    Fragment,
+    FragmentKey,
+    NextHop,
+    Rule,
+    ServiceKey,
 );

@@ -75,6 +75,36 @@ command line: 2 errors
 }
 
 #[test]
+fn check_says_what_there_is_and_json_has_all_of_it() {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/gateway.toml");
+    let text = "[interfaces]\npublic = \"eth0\"\n[[masquerade]]\nsource = \"fd00:1::/64\"\n";
+    std::fs::write(path, text).unwrap();
+    let output = run(&format!("check -c {path}"));
+    assert_eq!(stdout(&output), format!("{path}: valid: 1 masquerade\n"));
+
+    let more = "[[service]]\nname = \"www\"\nvip = \"2001:db8::1\"\nport = 80\npool = \"web\"\n\
+                [[pool]]\nname = \"web\"\n\
+                servers = [{ name = \"a\", address = \"fd00:1::1\" }, { name = \"b\", address = \"fd00:1::2\" }]\n\
+                [[forward]]\naddress = \"[2001:db8::1]:22\"\nto = \"[fd00:1::1]:22\"\n";
+    std::fs::write(path, format!("{text}{more}")).unwrap();
+    let output = run(&format!("check -c {path}"));
+    let summary = "1 service, 2 servers, 1 masquerade, 1 forward";
+    assert_eq!(stdout(&output), format!("{path}: valid: {summary}\n"));
+    let json: Value =
+        serde_json::from_str(stdout(&run(&format!("check -o json -c {path}")))).unwrap();
+    assert_eq!(json["valid"], true);
+    assert_eq!(json["config"]["masquerades"][0]["ports"], "1024-32767");
+    assert_eq!(json["config"]["forwards"][0]["to"], "[fd00:1::1]:22");
+    assert_eq!(json["config"]["services"][0]["vip"], "2001:db8::1");
+
+    std::fs::write(path, "[interfaces]\npublic = \"eth0\"\n").unwrap();
+    let output = run(&format!("check -o json -c {path}"));
+    assert_eq!(output.status.code(), Some(2));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["valid"], &json["config"]), (&false.into(), &Value::Null));
+}
+
+#[test]
 fn completions_know_the_verbs() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(&format!("completions {shell}"));

@@ -1,12 +1,15 @@
 //! Runs the real object through BPF_PROG_TEST_RUN: a packet in, a verdict, a packet out, counters.
 //!
 //! The maps are filled as the daemon fills them, by `datapath::apply` from a [`Desired`]; [`desired`] is the guide's
-//! network. Every [`Prog`] has pins of its own, so tests run side by side.
+//! network, and [`gateway`] the same with its servers masqueraded ([`network`]). Every [`Prog`] has pins of its own, so
+//! tests run side by side.
+
+mod network;
 
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Barrier,
@@ -18,8 +21,10 @@ use std::{
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use lbha::datapath::{
     Desired, OBJECT,
-    apply::Applier,
-    desired::{Hop, Interface, Route, Server, Service, ServiceId},
+    apply::{Applier, BackendKey},
+    desired::Masquerade,
+    expiry::{self, Externals, Sweep, Timeouts},
+    family::Family,
     loader::{Programs, Sizes},
     pins::Pins,
     tables::{Counters, FlowTables},
@@ -27,25 +32,13 @@ use lbha::datapath::{
 use lbha_common::{
     addr::Be16,
     counter::Counter,
-    flow::{FlowKey4, side},
-    nexthop::Tag,
-    service::pick,
+    flow::{FlowKey, FlowKey4, FlowKey6, side},
     stats::{BackendStats, InterfaceStats},
 };
 
 use crate::packet::{Frame, L4, Parsed, parse, tcp_flags::*, verify};
 
-pub const VIP: Ipv4Addr = Ipv4Addr::new(147, 75, 78, 116);
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-/// The load balancer's own addresses.
-pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(147, 75, 104, 177);
-pub const PRIVATE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
-pub const WEB: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 1, 10), Ipv4Addr::new(192, 168, 1, 11)];
-
-pub const PUBLIC_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub const PRIVATE_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
-pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-pub const WEB_MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 0x10], [2, 0, 0, 0, 1, 0x11]];
+pub use network::*;
 
 /// XDP actions (`enum xdp_action` in `include/uapi/linux/bpf.h`).
 pub mod action {
@@ -57,9 +50,8 @@ pub mod action {
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
-
-/// The service `www` of the guide.
-pub const WWW: ServiceId = ServiceId { vip: VIP, port: 80, protocol: TCP };
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
 
 /// The loaded object with its maps.
 pub struct Prog {
@@ -67,6 +59,8 @@ pub struct Prog {
     pub applier: Applier,
     pub flows: FlowTables,
     pub counters: Counters,
+    /// Those of what was applied last.
+    pub externals: Externals,
     pins: Option<Pins>,
     multi_buffer: bool,
 }
@@ -118,6 +112,10 @@ impl Outcome {
     }
 }
 
+/// Small tables.
+pub const SIZES: Sizes =
+    Sizes { max_connections: 4096, max_connections_v6: 4096, max_half_open: 4096 };
+
 /// A directory for pins that no other test has.
 pub fn pin_directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -132,10 +130,7 @@ impl Prog {
     }
 
     pub fn with(desired: &Desired) -> Self {
-        Self::sized(
-            desired,
-            Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 },
-        )
+        Self::sized(desired, SIZES)
     }
 
     pub fn sized(desired: &Desired, sizes: Sizes) -> Self {
@@ -146,11 +141,15 @@ impl Prog {
     pub fn of(object: &[u8], desired: &Desired, sizes: Sizes) -> Self {
         let pins = Pins::open(&pin_directory()).expect("pins");
         let programs = Programs::load(object, &pins, sizes, 0).expect("the object loads");
-        let mut applier = Applier::open(pins.root()).expect("the maps open");
-        applier.apply(desired, 0).expect("the maps are written");
+        let applier = Applier::open(pins.root()).expect("the maps open");
         let flows = FlowTables::open(pins.root()).expect("the flow tables open");
         let counters = Counters::open(pins.root()).expect("the counters open");
-        Self { programs, applier, flows, counters, pins: Some(pins), multi_buffer: false }
+        let externals = Externals::default();
+        let pins = Some(pins);
+        let mut prog =
+            Self { programs, applier, flows, counters, externals, pins, multi_buffer: false };
+        prog.apply(desired);
+        prog
     }
 
     /// From here on, runs the programs for multi-buffer packets.
@@ -163,9 +162,18 @@ impl Prog {
         self.pins.as_ref().expect("taken in drop only")
     }
 
-    /// Writes what differs.
+    /// Writes what differs, as the daemon does.
     pub fn apply(&mut self, desired: &Desired) {
+        let externals = Masquerade::externals_of(&desired.masquerades);
+        self.externals.add(externals.iter().copied());
         self.applier.apply(desired, 0).expect("the maps are written");
+        self.externals.replace(externals);
+    }
+
+    /// Goes through the flow tables once.
+    pub fn sweep(&mut self, timeouts: &Timeouts, number: u64) -> Sweep {
+        let sweep = expiry::sweep(&mut self.flows, timeouts, &self.externals, number, || true);
+        sweep.expect("the tables can be read").expect("not given up")
     }
 
     /// Runs one packet that comes in on a side.
@@ -249,7 +257,7 @@ impl Prog {
         self.run(side::PUBLIC, &frame.macs(ROUTER_MAC, PUBLIC_MAC).build())
     }
 
-    /// From a server.
+    /// From a server, or from any other host on its side.
     pub fn private(&mut self, frame: Frame) -> Outcome {
         self.run(side::PRIVATE, &frame.macs(WEB_MAC[0], PRIVATE_MAC).build())
     }
@@ -291,21 +299,33 @@ impl Prog {
         self.counters.interface(side).expect("interface counters")
     }
 
-    /// Counters of a server of `www`.
-    pub fn server_stats(&self, address: Ipv4Addr) -> BackendStats {
-        let key = lbha::datapath::apply::BackendKey { service: WWW, address, port: 80 };
+    /// Counters of a server of `www`, of either family.
+    pub fn server_stats(&self, address: impl Into<IpAddr>) -> BackendStats {
+        let address = address.into();
+        let service = if address.is_ipv4() { WWW } else { WWW6 };
+        let key = BackendKey { service, address, port: 80 };
         let id = self.applier.backend_id(&key).expect("a server of the service");
         self.counters.backend(id).expect("server counters")
     }
 
-    /// Entries in the table of confirmed connections; two a connection.
-    pub fn flow_entries(&self) -> usize {
-        self.flows.flows.entries.keys().count()
+    /// Counters of the masquerade rule with this source.
+    pub fn masquerade_stats(&self, source: &str) -> BackendStats {
+        let source = source.parse().expect("a prefix");
+        let rules = self.applier.masquerade_owners();
+        let rule = rules.iter().find(|rule| rule.sources.contains(&source)).expect("such a rule");
+        self.counters.backend(rule.owner).expect("the rule's counters")
     }
 
-    /// Entries in the half-open table.
+    /// Entries in the tables of confirmed connections; two a connection.
+    pub fn flow_entries(&self) -> usize {
+        let FlowTables { v4, v6 } = &self.flows;
+        v4.flows.entries.keys().count() + v6.flows.entries.keys().count()
+    }
+
+    /// Entries in the half-open tables.
     pub fn half_open_entries(&self) -> usize {
-        self.flows.half_open.entries.keys().count()
+        let FlowTables { v4, v6 } = &self.flows;
+        v4.half_open.entries.keys().count() + v6.half_open.entries.keys().count()
     }
 
     /// All state that packets leave behind: entries in both tables, and connections counted by server of `www`.
@@ -375,35 +395,38 @@ impl Connection {
         frame.seq(Self::SERVER_ISN + 1).ack(Self::CLIENT_ISN + 1)
     }
 
-    /// The entry's key of the client's direction.
+    /// The entry's key of the client's direction, over IPv4.
     pub fn client_key(&self) -> FlowKey4 {
         key(side::PUBLIC, TCP, self.client, self.service)
     }
 
-    /// The entry's key of the server's direction.
+    /// The entry's key of the server's direction, over IPv4.
     pub fn server_key(&self) -> FlowKey4 {
         key(side::PRIVATE, TCP, self.server, self.source)
     }
 }
 
+/// The entry's key of packets over IPv4.
 pub fn key(side: u8, proto: u8, from: SocketAddr, to: SocketAddr) -> FlowKey4 {
-    FlowKey4 {
-        saddr: v4(from).into(),
-        daddr: v4(to).into(),
+    key_of(side, proto, from, to)
+}
+
+/// The entry's key of packets over IPv6.
+pub fn key6(side: u8, proto: u8, from: SocketAddr, to: SocketAddr) -> FlowKey6 {
+    key_of(side, proto, from, to)
+}
+
+#[track_caller]
+pub fn key_of<A: Family>(side: u8, proto: u8, from: SocketAddr, to: SocketAddr) -> FlowKey<A> {
+    let addr = |of: SocketAddr| A::of(of.ip()).expect("an address of the family");
+    FlowKey {
+        saddr: addr(from),
+        daddr: addr(to),
         sport: Be16::new(from.port()),
         dport: Be16::new(to.port()),
         proto,
         side,
         _pad: 0,
-    }
-}
-
-/// The address of an IPv4 socket.
-#[track_caller]
-pub fn v4(of: SocketAddr) -> Ipv4Addr {
-    match of.ip() {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(address) => panic!("{address} is not IPv4"),
     }
 }
 
@@ -433,74 +456,4 @@ impl Drop for Prog {
             pins.remove_all().expect("the pins can be removed");
         }
     }
-}
-
-/// The guide's network: `www` on the elastic address, round robin over two servers, everything resolved.
-pub fn desired() -> Desired {
-    let server = |address| Server {
-        address,
-        port: 80,
-        keep_client: false,
-        source: Some(PRIVATE),
-        source_ports: (1024, 32767),
-    };
-    let www = Service {
-        pick: pick::COUNTER,
-        seed: 7,
-        servers: WEB.iter().copied().map(server).collect(),
-        slots: vec![0, 1],
-    };
-    Desired {
-        // The loopback device stands for both: nothing is sent, the map only has to have an entry.
-        interfaces: [
-            Interface { ifindex: 1, mac: PUBLIC_MAC, vlans: vec![] },
-            Interface { ifindex: 1, mac: PRIVATE_MAC, vlans: vec![] },
-        ],
-        server_side: side::PRIVATE,
-        services: BTreeMap::from([(WWW, www)]),
-        routes: BTreeMap::from([
-            ((Ipv4Addr::UNSPECIFIED, 0), Route::Hop),
-            ((Ipv4Addr::new(192, 168, 1, 0), 24), Route::OnLink),
-        ]),
-        hops: BTreeMap::from([
-            ((Ipv4Addr::UNSPECIFIED, 0), public_hop(ROUTER_MAC)),
-            ((WEB[0], 32), private_hop(WEB_MAC[0])),
-            ((WEB[1], 32), private_hop(WEB_MAC[1])),
-        ]),
-        lingering: BTreeMap::new(),
-        local: [PUBLIC, PRIVATE].into(),
-    }
-}
-
-/// A VLAN tag: the type, and the TCI with its priority bits.
-pub fn tag(tpid: u16, tci: u16) -> Tag {
-    Tag { tpid: Be16::new(tpid), tci: Be16::new(tci) }
-}
-
-/// The service `www` in [`desired`], to be changed.
-pub fn www(desired: &mut Desired) -> &mut Service {
-    desired.services.get_mut(&WWW).expect("the guide's service")
-}
-
-/// A neighbour on the internet side.
-pub fn public_hop(dmac: [u8; 6]) -> Hop {
-    Hop { side: side::PUBLIC, dmac: Some(dmac), smac: PUBLIC_MAC, mtu: 1500, tags: vec![] }
-}
-
-/// A neighbour on the servers' side.
-pub fn private_hop(dmac: [u8; 6]) -> Hop {
-    Hop { side: side::PRIVATE, dmac: Some(dmac), smac: PRIVATE_MAC, mtu: 1500, tags: vec![] }
-}
-
-/// Client `n`'s socket: addresses from 203.0.113.10 on, the port out of the load balancer's own range.
-pub fn client(n: u16) -> SocketAddr {
-    at(CLIENT, 40000 + n)
-}
-
-pub fn vip() -> SocketAddr {
-    at(VIP, 80)
-}
-
-pub fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
-    SocketAddr::new(address.into(), port)
 }

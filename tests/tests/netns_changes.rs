@@ -196,7 +196,7 @@ fn new_connections_come_from_the_address_that_replaces_the_load_balancers() {
 
     lb.ip(&format!("addr del {LB_PRIVATE}/24 dev {PRIVATE}\n")).unwrap();
     wait_until(Duration::from_secs(2), "the servers see the other address", || {
-        cluster.lbha.server("web1").unwrap().source == Some(other)
+        cluster.lbha.server("web1").unwrap().source == Some(other.into())
     })
     .unwrap();
     let response = cluster.topology.get(SERVICE, "/").unwrap();

@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, time::Duration};
 use lbha::datapath::{
     Desired,
     apply::{Applier, BackendKey, Change, InUse},
-    desired::{Prefix, Route, Server, ServiceId},
-    expiry::{Timeouts, sweep},
+    desired::{Route, Server, ServiceId},
+    expiry::Timeouts,
 };
 use lbha_common::{counter::Counter, flow::side::PRIVATE as SERVERS, service::pick};
 use lbha_tests::{
@@ -14,15 +14,15 @@ use lbha_tests::{
     prog::*,
 };
 
-const NEAR: Prefix = (Ipv4Addr::new(203, 0, 113, 0), 24);
+const NEAR: &str = "203.0.113.0/24";
 const OTHER_ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 3];
 const NEW_MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 
 /// The guide's network, with a way of its own to the clients.
 fn with_near_route() -> Desired {
     let mut desired = desired();
-    desired.routes.insert(NEAR, Route::Hop);
-    desired.hops.insert(NEAR, public_hop(OTHER_ROUTER));
+    desired.routes.insert(prefix(NEAR), Route::Hop);
+    desired.hops.insert(prefix(NEAR), public_hop(OTHER_ROUTER));
     desired
 }
 
@@ -37,20 +37,7 @@ fn apply(prog: &mut Prog, desired: &Desired, sweep: u64) -> Vec<Change> {
 
 /// What the flow tables refer to.
 fn in_use(prog: &mut Prog, number: u64) -> InUse {
-    let long = Duration::from_secs(3600);
-    let timeouts = Timeouts {
-        tcp_syn: long,
-        tcp_established: long,
-        tcp_fin_wait: long,
-        tcp_time_wait: long,
-        tcp_reset: long,
-        udp: long,
-        udp_unreplied: long,
-        masquerade_opening: long,
-        masquerade_closing: long,
-        icmp: long,
-    };
-    sweep(&mut prog.flows, &timeouts, number, || true).unwrap().unwrap().in_use
+    prog.sweep(&Timeouts::all(Duration::from_secs(3600)), number).in_use
 }
 
 fn release(prog: &mut Prog, number: u64) {
@@ -59,16 +46,17 @@ fn release(prog: &mut Prog, number: u64) {
 }
 
 fn backend_id(prog: &Prog, address: Ipv4Addr) -> Option<u32> {
+    let address = address.into();
     prog.applier.backend_id(&BackendKey { service: WWW, address, port: 80 })
 }
 
 fn end(prog: &mut Prog, connection: &Connection) {
-    prog.flows.flows.entries.remove(&connection.client_key()).unwrap();
-    prog.flows.flows.entries.remove(&connection.server_key()).unwrap();
+    prog.flows.v4.flows.entries.remove(&connection.client_key()).unwrap();
+    prog.flows.v4.flows.entries.remove(&connection.server_key()).unwrap();
 }
 
 fn server(address: Ipv4Addr) -> Server {
-    Server { address, ..www(&mut desired()).servers[0].clone() }
+    Server { address: address.into(), ..www(&mut desired()).servers[0].clone() }
 }
 
 /// Where a connection's packets go: towards the server, and back to the client.
@@ -83,15 +71,15 @@ fn a_new_mac_address_is_followed_by_open_connections() {
     let mut prog = Prog::with(&desired);
     let connection = prog.connect(client(0), vip());
     assert_eq!(macs(&mut prog, &connection), (WEB_MAC[0], ROUTER_MAC));
-    desired.hops.get_mut(&(WEB[0], 32)).unwrap().dmac = Some(NEW_MAC);
-    assert_eq!(apply(&mut prog, &desired, 0), [Change::Hop((WEB[0], 32), Some(NEW_MAC))]);
+    desired.hops.get_mut(&host(WEB[0])).unwrap().dmac = Some(NEW_MAC);
+    assert_eq!(apply(&mut prog, &desired, 0), [Change::Hop(host(WEB[0]), Some(NEW_MAC))]);
     assert_eq!(macs(&mut prog, &connection), (NEW_MAC, ROUTER_MAC));
-    desired.hops.get_mut(&(Ipv4Addr::UNSPECIFIED, 0)).unwrap().dmac = Some(OTHER_ROUTER);
+    desired.hops.get_mut(&IpPrefix::DEFAULT_V4).unwrap().dmac = Some(OTHER_ROUTER);
     apply(&mut prog, &desired, 0);
     assert_eq!(macs(&mut prog, &connection), (NEW_MAC, OTHER_ROUTER));
     // Our own too: the interface's and the one that frames leave with.
     desired.interfaces[usize::from(SERVERS)].mac = NEW_MAC;
-    desired.hops.get_mut(&(WEB[0], 32)).unwrap().smac = NEW_MAC;
+    desired.hops.get_mut(&host(WEB[0])).unwrap().smac = NEW_MAC;
     assert_eq!(apply(&mut prog, &desired, 0), []);
     assert_eq!(prog.public(connection.from_client()).forwarded().eth_src, NEW_MAC);
     let to_the_old = connection.from_server().macs(WEB_MAC[0], PRIVATE_MAC).build();
@@ -106,17 +94,17 @@ fn a_route_that_is_gone_is_followed_to_where_it_leads_now() {
         assert_eq!(macs(&mut prog, &connection).1, OTHER_ROUTER);
         let mut desired = desired();
         let changes = apply(&mut prog, &desired, 0);
-        assert_eq!(changes, [Change::Route(NEAR, None)]);
+        assert_eq!(changes, [Change::Route(prefix(NEAR), None)]);
         if restarted {
             restart(&mut prog);
             assert_eq!(apply(&mut prog, &desired, 0), []);
         }
-        assert_eq!(prog.applier.lingering_prefixes(), [NEAR]);
+        assert_eq!(prog.applier.lingering_prefixes(), [prefix(NEAR)]);
         assert_eq!(macs(&mut prog, &connection).1, OTHER_ROUTER, "nothing better is known");
-        desired.lingering.insert(NEAR, public_hop(ROUTER_MAC));
-        assert_eq!(apply(&mut prog, &desired, 0), [Change::Hop(NEAR, Some(ROUTER_MAC))]);
+        desired.lingering.insert(prefix(NEAR), public_hop(ROUTER_MAC));
+        assert_eq!(apply(&mut prog, &desired, 0), [Change::Hop(prefix(NEAR), Some(ROUTER_MAC))]);
         assert_eq!(macs(&mut prog, &connection).1, ROUTER_MAC);
-        assert_eq!(prog.applier.lingering_prefixes(), [NEAR], "it still is in use");
+        assert_eq!(prog.applier.lingering_prefixes(), [prefix(NEAR)], "it still is in use");
         end(&mut prog, &connection);
         release(&mut prog, 1);
         assert_eq!(prog.applier.lingering_prefixes(), []);
@@ -128,14 +116,14 @@ fn a_next_hops_index_is_not_given_again_while_connections_use_it() {
     let mut prog = Prog::with(&with_near_route());
     let connection = prog.connect(client(0), vip());
     let hop_of = |prog: &Prog, connection: &Connection| {
-        prog.flows.flows.entries.get(&connection.server_key(), 0).unwrap().next_hop
+        prog.flows.v4.flows.entries.get(&connection.server_key(), 0).unwrap().next_hop
     };
     let index = hop_of(&prog, &connection);
     let mut desired = desired();
     apply(&mut prog, &desired, 0);
     release(&mut prog, 1);
     // Another prefix takes another index.
-    let far = (Ipv4Addr::new(198, 51, 100, 0), 24);
+    let far = prefix("198.51.100.0/24");
     desired.routes.insert(far, Route::Hop);
     desired.hops.insert(far, public_hop(NEW_MAC));
     apply(&mut prog, &desired, 1);
@@ -146,7 +134,7 @@ fn a_next_hops_index_is_not_given_again_while_connections_use_it() {
     // When nothing refers to it any more it is free.
     end(&mut prog, &connection);
     release(&mut prog, 2);
-    let third = (Ipv4Addr::new(192, 0, 2, 0), 24);
+    let third = prefix("192.0.2.0/24");
     desired.routes.insert(third, Route::Hop);
     desired.hops.insert(third, public_hop(NEW_MAC));
     apply(&mut prog, &desired, 2);
@@ -258,7 +246,7 @@ fn a_new_daemon_finds_everything_as_it_left_it() {
     open.iter().for_each(|connection| prog.carries(connection));
     assert_eq!(apply(&mut prog, &desired, 0), [], "nothing to change");
     assert_eq!(WEB.map(|server| backend_id(&prog, server)), ids);
-    assert_eq!(in_use(&mut prog, 2).hops, used.hops);
+    assert_eq!(in_use(&mut prog, 2).v4.hops, used.v4.hops);
     open.iter().for_each(|connection| prog.carries(connection));
     prog.private(begun.answer()).forwarded();
     prog.public(begun.from_client()).forwarded();

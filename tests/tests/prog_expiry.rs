@@ -24,41 +24,16 @@ const LONG: Duration = Duration::from_secs(3600);
 /// In ticks: longer than [`SHORT`], shorter than [`LONG`].
 const AGE: u32 = 15;
 
-const LONG_ALL: Timeouts = Timeouts {
-    tcp_syn: LONG,
-    tcp_established: LONG,
-    tcp_fin_wait: LONG,
-    tcp_time_wait: LONG,
-    tcp_reset: LONG,
-    udp: LONG,
-    udp_unreplied: LONG,
-    masquerade_opening: LONG,
-    masquerade_closing: LONG,
-    icmp: LONG,
-};
-
-const SHORT_ALL: Timeouts = Timeouts {
-    tcp_syn: SHORT,
-    tcp_established: SHORT,
-    tcp_fin_wait: SHORT,
-    tcp_time_wait: SHORT,
-    tcp_reset: SHORT,
-    udp: SHORT,
-    udp_unreplied: SHORT,
-    masquerade_opening: SHORT,
-    masquerade_closing: SHORT,
-    icmp: SHORT,
-};
+const LONG_ALL: Timeouts = Timeouts::all(LONG);
+const SHORT_ALL: Timeouts = Timeouts::all(SHORT);
 
 fn run(prog: &mut Prog, timeouts: &Timeouts) -> Sweep {
-    sweep(&mut prog.flows, timeouts, 1, || true)
-        .expect("the tables can be read")
-        .expect("not given up")
+    prog.sweep(timeouts, 1)
 }
 
 /// Makes an entry look as if its last packet had been long ago.
 fn age(prog: &mut Prog, key: &FlowKey4) {
-    let tables = [&mut prog.flows.flows.entries, &mut prog.flows.half_open.entries];
+    let tables = [&mut prog.flows.v4.flows.entries, &mut prog.flows.v4.half_open.entries];
     for table in tables {
         if let Ok(mut entry) = table.get(key, 0) {
             entry.last_seen = now() - AGE;
@@ -89,7 +64,7 @@ fn a_connection_ends_when_both_directions_are_idle_and_not_before() {
     prog.public(both.from_client()).dropped(Counter::DropNoFlow);
     // A packet makes it young again; with longer timeouts it would not have ended at all.
     let result = run(&mut prog, &SHORT_ALL);
-    assert_eq!((result.expired, result.connections), (0, 3));
+    assert_eq!((result.expired, result.connections()), (0, 3));
     age_both(&mut prog, &none);
     assert_eq!(run(&mut prog, &LONG_ALL).expired, 0);
 }
@@ -98,8 +73,8 @@ fn a_connection_ends_when_both_directions_are_idle_and_not_before() {
 fn an_entry_without_its_other_half_ends_by_itself() {
     let mut prog = Prog::new();
     let [first, second] = [0, 1].map(|n| prog.connect(client(n), vip()));
-    prog.flows.flows.entries.remove(&first.client_key()).unwrap();
-    prog.flows.flows.entries.remove(&second.server_key()).unwrap();
+    prog.flows.v4.flows.entries.remove(&first.client_key()).unwrap();
+    prog.flows.v4.flows.entries.remove(&second.server_key()).unwrap();
     assert_eq!(run(&mut prog, &SHORT_ALL).expired, 0);
     age(&mut prog, &first.server_key());
     age(&mut prog, &second.client_key());
@@ -109,7 +84,7 @@ fn an_entry_without_its_other_half_ends_by_itself() {
 
 #[test]
 fn every_phase_has_its_own_timeout() {
-    let udp_service = ServiceId { vip: VIP, port: 53, protocol: UDP };
+    let udp_service = ServiceId { port: 53, protocol: UDP, ..WWW };
     let mut desired = desired();
     let service = www(&mut desired).clone();
     desired.services.insert(udp_service, service);
@@ -152,8 +127,8 @@ fn every_phase_has_its_own_timeout() {
         assert_eq!(result.expired, 1, "{phase}");
         assert_eq!(prog.flow_entries() + prog.half_open_entries(), 12, "{phase}");
         let there = |key| {
-            prog.flows.flows.entries.get(key, 0).is_ok()
-                || prog.flows.half_open.entries.get(key, 0).is_ok()
+            prog.flows.v4.flows.entries.get(key, 0).is_ok()
+                || prog.flows.v4.half_open.entries.get(key, 0).is_ok()
         };
         assert!(keys[n].iter().all(|key| !there(key)), "{phase} has ended");
     }
@@ -168,30 +143,30 @@ fn the_sweep_counts_connections_and_what_they_use() {
     age_both(&mut prog, &ended);
     prog.begin(client(4), vip());
     let result = run(&mut prog, &SHORT_ALL);
-    assert_eq!((result.connections, result.half_open, result.expired), (3, 1, 1));
-    let entry = |prog: &Prog, key| prog.flows.flows.entries.get(&key, 0).unwrap();
+    assert_eq!((result.connections(), result.half_open(), result.expired), (3, 1, 1));
+    let entry = |prog: &Prog, key| prog.flows.v4.flows.entries.get(&key, 0).unwrap();
     let web = [0, 1].map(|n| entry(&prog, open[n].client_key()));
-    assert_eq!(result.by_backend, [(web[0].backend, 2), (web[1].backend, 1)].into());
-    assert_eq!(result.in_use.backends, web.map(|entry| entry.backend).into());
+    assert_eq!(result.by_owner, [(web[0].backend, 2), (web[1].backend, 1)].into());
+    assert_eq!(result.in_use.owners, web.map(|entry| entry.backend).into());
     let hops = [web[0].next_hop, web[1].next_hop, web[0].peer_next_hop];
-    assert_eq!(result.in_use.hops, hops.into());
+    assert_eq!(result.in_use.v4.hops, hops.into());
     assert_eq!(result.in_use.sweep, 1);
 
     // A half whose other half was evicted still says where that one leads.
     www(&mut desired).slots = vec![0];
     let mut prog = Prog::with(&desired);
     let begun = prog.begin(client(0), vip());
-    prog.flows.half_open.entries.remove(&begun.server_key()).unwrap();
-    let half = prog.flows.half_open.entries.get(&begun.client_key(), 0).unwrap();
+    prog.flows.v4.half_open.entries.remove(&begun.server_key()).unwrap();
+    let half = prog.flows.v4.half_open.entries.get(&begun.client_key(), 0).unwrap();
     let result = run(&mut prog, &SHORT_ALL);
-    assert_eq!(result.in_use.hops, HashSet::from([half.next_hop, half.peer_next_hop]));
+    assert_eq!(result.in_use.v4.hops, HashSet::from([half.next_hop, half.peer_next_hop]));
 }
 
 #[test]
 fn a_sweep_that_is_given_up_says_nothing() {
     let mut prog = Prog::new();
     prog.connect(client(0), vip());
-    assert!(sweep(&mut prog.flows, &LONG_ALL, 1, || false).unwrap().is_none());
+    assert!(sweep(&mut prog.flows, &LONG_ALL, &prog.externals, 1, || false).unwrap().is_none());
     assert_eq!(prog.flow_entries(), 2);
 }
 
@@ -199,10 +174,10 @@ fn a_sweep_that_is_given_up_says_nothing() {
 fn tables_of_many_batches_are_swept_whole() {
     let mut prog = Prog::sized(
         &desired(),
-        Sizes { max_connections: 20_000, max_connections_v6: 1024, max_half_open: 64 },
+        Sizes { max_connections: 20_000, max_connections_v6: 20_000, max_half_open: 64 },
     );
     let template = prog.connect(client(0), vip());
-    let client_half = prog.flows.flows.entries.get(&template.client_key(), 0).unwrap();
+    let client_half = prog.flows.v4.flows.entries.get(&template.client_key(), 0).unwrap();
     let (mut keys, mut entries) = (Vec::new(), Vec::new());
     for n in 0..15_000u32 {
         let key = FlowKey4 { saddr: Be32::new(n), ..template.client_key() };
@@ -211,9 +186,9 @@ fn tables_of_many_batches_are_swept_whole() {
         keys.extend([key, key.peer(&entry)]);
         entries.extend([entry, entry.mirror(&key)]);
     }
-    batch::insert(&prog.flows.flows.data, &keys, &entries).unwrap();
+    batch::insert(&prog.flows.v4.flows.data, &keys, &entries).unwrap();
     let result = run(&mut prog, &SHORT_ALL);
-    assert_eq!((result.expired, result.connections), (5_000, 10_001));
+    assert_eq!((result.expired, result.connections()), (5_000, 10_001));
     assert_eq!(prog.flow_entries(), 20_002);
     assert_eq!(client_half.state & state::REPLY, 0);
 }

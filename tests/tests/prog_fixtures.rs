@@ -21,7 +21,7 @@ use lbha_tests::{
     prog::*,
 };
 
-const DNS: ServiceId = ServiceId { vip: VIP, port: 53, protocol: UDP };
+const DNS: ServiceId = ServiceId { port: 53, protocol: UDP, ..WWW };
 
 /// What should become of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -230,7 +230,7 @@ fn run_all(mut prog: Prog) {
     let expected = [((TCP, 0), (3, 1)), ((TCP, 1), (2, 1)), ((UDP, 0), (1, 1)), ((UDP, 1), (1, 0))];
     for ((protocol, server), (connections, established)) in expected {
         let service = if protocol == TCP { WWW } else { DNS };
-        let key = BackendKey { service, address: WEB[server], port: service.port };
+        let key = BackendKey { service, address: WEB[server].into(), port: service.port };
         let id = prog.applier.backend_id(&key).unwrap();
         let sum = sums.servers[&(protocol, server)];
         let sum = BackendStats { connections, established, ..sum };
@@ -272,7 +272,7 @@ fn jumbo_frames_of_several_buffers_are_translated() {
 
 #[test]
 fn four_thousand_flows_are_spread_and_found_again() {
-    let sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
+    let sizes = Sizes { max_connections: 4096, max_connections_v6: 4096, max_half_open: 4096 };
     let mut prog = Prog::sized(&desired(), sizes);
     let clients = |n: u16| at([10, 0, (n >> 8) as u8, n as u8], 1024 + n % 7);
     let open: Vec<Connection> = (0..4096).map(|n| prog.connect(clients(n), vip())).collect();

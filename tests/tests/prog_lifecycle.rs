@@ -17,17 +17,17 @@ use lbha_tests::{
 };
 
 fn evict(prog: &mut Prog, key: &FlowKey4) {
-    prog.flows.half_open.entries.remove(key).expect("it is there");
+    prog.flows.v4.half_open.entries.remove(key).expect("it is there");
 }
 
 fn half_open(prog: &Prog, key: &FlowKey4) -> Option<Flow4> {
-    prog.flows.half_open.entries.get(key, 0).ok()
+    prog.flows.v4.half_open.entries.get(key, 0).ok()
 }
 
 /// What FIN and RST have left in a confirmed connection's entries: the client's and the server's.
 fn marks(prog: &Prog, connection: &Connection) -> (u32, u32) {
     let marks = |key| {
-        let entry = prog.flows.flows.entries.get(key, 0).expect("a confirmed connection");
+        let entry = prog.flows.v4.flows.entries.get(key, 0).expect("a confirmed connection");
         assert_eq!(entry.state & state::REPLIED, 0);
         entry.state & (state::FINS | state::RSTS)
     };
@@ -90,7 +90,7 @@ fn a_datagrams_halves_come_back_too() {
     let mut desired = desired();
     let mut service = www(&mut desired).clone();
     service.slots = vec![0];
-    desired.services.insert(ServiceId { vip: VIP, port: 53, protocol: UDP }, service);
+    desired.services.insert(ServiceId { port: 53, protocol: UDP, ..WWW }, service);
     let mut prog = Prog::with(&desired);
     let query = Frame::udp(client(0), at(VIP, 53));
     let first = prog.public(query.clone()).forwarded();
@@ -136,8 +136,8 @@ fn a_try_whose_port_went_to_another_connection_begins_anew() {
         if !confirmed {
             confirm(&mut prog, &winner);
             for connection in [again, winner] {
-                prog.flows.flows.entries.remove(&connection.client_key()).unwrap();
-                prog.flows.flows.entries.remove(&connection.server_key()).unwrap();
+                prog.flows.v4.flows.entries.remove(&connection.client_key()).unwrap();
+                prog.flows.v4.flows.entries.remove(&connection.server_key()).unwrap();
             }
         }
     }

@@ -13,8 +13,8 @@ use lbha_tests::{
 };
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
-const DNS: ServiceId = ServiceId { vip: VIP, port: 53, protocol: UDP };
-const SIZES: Sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
+const DNS: ServiceId = ServiceId { port: 53, protocol: UDP, ..WWW };
+const SIZES: Sizes = Sizes { max_connections: 4096, max_connections_v6: 4096, max_half_open: 4096 };
 
 /// `www` and a UDP service on the same servers.
 fn network(keep_client: bool) -> Desired {
@@ -24,7 +24,7 @@ fn network(keep_client: bool) -> Desired {
     service.servers.iter_mut().for_each(|server| server.port = 53);
     desired.services.insert(DNS, service);
     // A server has a neighbour entry of its own, as on a real host, and may be a client too.
-    desired.routes.insert((WEB[1], 32), Route::Hop);
+    desired.routes.insert(host(WEB[1]), Route::Hop);
     desired
 }
 

@@ -18,7 +18,7 @@ use lbha_tests::{
     prog::*,
 };
 
-const DNS: ServiceId = ServiceId { vip: VIP, port: 53, protocol: UDP };
+const DNS: ServiceId = ServiceId { port: 53, protocol: UDP, ..WWW };
 
 /// The guide's network with a second service on the same servers.
 fn with_service(id: ServiceId, server_port: u16) -> Desired {
@@ -141,7 +141,7 @@ fn nat_mode_tells_two_services_on_one_server_apart() {
 /// A server opens a connection to the service, and gets to whichever has its turn.
 fn hairpin(mut desired: Desired) {
     for server in WEB {
-        desired.routes.insert((server, 32), Route::Hop);
+        desired.routes.insert(host(server), Route::Hop);
     }
     let mut prog = Prog::with(&desired);
     for turn in WEB {
@@ -248,7 +248,7 @@ fn a_port_of_an_old_half_open_connection_is_given_again_when_ports_are_short() {
         prog.private(one.answer()).forwarded();
     }
     let mut started = |one: &Connection, ticks: u32| {
-        let table = &mut prog.flows.half_open.entries;
+        let table = &mut prog.flows.v4.half_open.entries;
         for key in [one.client_key(), one.server_key()] {
             let mut entry = table.get(&key, 0).unwrap();
             entry.created = entry.created.wrapping_add(ticks);
@@ -283,11 +283,11 @@ fn a_client_that_tries_again_leaves_a_server_that_has_gone_before_it_answered() 
     prog.private(answered.answer()).forwarded();
 
     for web in WEB {
-        desired.hops.get_mut(&(web, 32)).unwrap().dmac = None;
+        desired.hops.get_mut(&host(web)).unwrap().dmac = None;
     }
     prog.apply(&desired);
     prog.public(Frame::syn(client(0), vip())).dropped(Counter::DropUnresolved);
-    desired.hops.get_mut(&(WEB[1], 32)).unwrap().dmac = Some(WEB_MAC[1]);
+    desired.hops.get_mut(&host(WEB[1])).unwrap().dmac = Some(WEB_MAC[1]);
     www(&mut desired).slots = vec![1];
     prog.apply(&desired);
     let again = prog.connect(client(0), vip());
@@ -341,7 +341,7 @@ fn cpus_that_choose_ports_at_once_never_choose_the_same() {
 fn a_first_packet_on_two_cpus_at_once_makes_one_connection() {
     let mut prog = Prog::sized(
         &desired(),
-        Sizes { max_connections: 64, max_connections_v6: 1024, max_half_open: 4096 },
+        Sizes { max_connections: 64, max_connections_v6: 64, max_half_open: 4096 },
     );
     // Both threads send the same SYNs.
     let list = crowds(1, 200, |_| 40000).remove(0);

@@ -254,7 +254,7 @@ fn options_and_padding_are_kept() {
 #[test]
 fn a_server_reaches_the_service_through_its_own_side() {
     let mut prog = changed(|desired| {
-        desired.routes.insert((WEB[0], 32), Route::Hop);
+        desired.routes.insert(host(WEB[0]), Route::Hop);
     });
     let inside = at(WEB[0], 40000);
     let syn = prog.private(Frame::syn(inside, vip())).sent_back();
@@ -337,13 +337,13 @@ fn a_service_without_servers_refuses() {
 
 #[test]
 fn a_client_without_a_route_back_is_refused() {
-    let elsewhere = (Ipv4Addr::new(203, 0, 113, 0), 24);
+    let elsewhere = prefix("203.0.113.0/24");
     let mut prog = changed(|desired| {
         desired.routes.insert(elsewhere, Route::Unreachable);
     });
     drops(&mut prog, DropNoRoute, &from_router(Frame::syn(client(0), vip())));
     let mut prog = changed(|desired| {
-        desired.routes.remove(&(Ipv4Addr::UNSPECIFIED, 0));
+        desired.routes.remove(&IpPrefix::DEFAULT_V4);
     });
     drops(&mut prog, DropNoRoute, &from_router(Frame::syn(client(0), vip())));
 }
@@ -353,7 +353,7 @@ fn a_source_from_the_wrong_side_is_refused() {
     let mut prog = Prog::new();
     let mut desired = desired();
     // A server has a neighbour entry of its own, as on a real host.
-    desired.routes.insert((WEB[1], 32), Route::Hop);
+    desired.routes.insert(host(WEB[1]), Route::Hop);
     prog.apply(&desired);
     let forged = at(WEB[1], 40000);
     drops(&mut prog, DropWrongSide, &from_router(Frame::syn(forged, vip())));
@@ -367,12 +367,12 @@ fn an_unresolved_server_is_not_tried() {
     let mut desired = desired();
     let mut prog = Prog::with(&desired);
     let connection = prog.connect(client(0), vip());
-    desired.hops.get_mut(&(WEB[0], 32)).unwrap().dmac = None;
+    desired.hops.get_mut(&host(WEB[0])).unwrap().dmac = None;
     www(&mut desired).slots = vec![0];
     prog.apply(&desired);
     drops(&mut prog, DropUnresolved, &from_router(Frame::syn(client(1), vip())));
     drops(&mut prog, DropUnresolved, &from_router(connection.from_client()));
-    desired.hops.get_mut(&(WEB[0], 32)).unwrap().dmac = Some(WEB_MAC[0]);
+    desired.hops.get_mut(&host(WEB[0])).unwrap().dmac = Some(WEB_MAC[0]);
     prog.apply(&desired);
     prog.carries(&connection);
 }
@@ -381,7 +381,7 @@ fn an_unresolved_server_is_not_tried() {
 fn an_unresolved_client_is_asked_for() {
     let near = Ipv4Addr::new(147, 75, 104, 9);
     let mut desired = desired();
-    desired.routes.insert((Ipv4Addr::new(147, 75, 104, 0), 24), Route::OnLink);
+    desired.routes.insert(prefix("147.75.104.0/24"), Route::OnLink);
     let mut prog = Prog::with(&desired);
     let mut ring = events(prog.pins().root()).unwrap();
     let syn = Frame::syn(at(near, 40000), vip());
@@ -392,8 +392,8 @@ fn an_unresolved_client_is_asked_for() {
     assert_eq!(asked, words.map(u32::to_ne_bytes).concat());
     assert!(ring.next().is_none(), "one packet, one event");
 
-    desired.routes.insert((near, 32), Route::Hop);
-    desired.hops.insert((near, 32), public_hop([2, 0, 0, 0, 0, 9]));
+    desired.routes.insert(host(near), Route::Hop);
+    desired.hops.insert(host(near), public_hop([2, 0, 0, 0, 0, 9]));
     prog.apply(&desired);
     let syn = prog.public(syn).forwarded();
     let answer = Frame::tcp(syn.destination(), syn.source()).flags(SYN | ACK);
@@ -403,7 +403,7 @@ fn an_unresolved_client_is_asked_for() {
 #[test]
 fn a_packet_larger_than_the_next_hops_mtu_is_dropped() {
     let mut prog = changed(|desired| {
-        desired.hops.get_mut(&(Ipv4Addr::UNSPECIFIED, 0)).unwrap().mtu = 1400;
+        desired.hops.get_mut(&IpPrefix::DEFAULT_V4).unwrap().mtu = 1400;
     });
     let connection = prog.connect(client(0), vip());
     prog.public(connection.from_client().payload(&[7; 1460])).forwarded();
@@ -418,7 +418,7 @@ fn a_packet_larger_than_the_next_hops_mtu_is_dropped() {
 fn a_full_table_refuses_new_connections_and_keeps_the_open_ones() {
     let mut prog = Prog::sized(
         &desired(),
-        Sizes { max_connections: 4, max_connections_v6: 1024, max_half_open: 256 },
+        Sizes { max_connections: 4, max_connections_v6: 4, max_half_open: 256 },
     );
     let open: Vec<Connection> = (0..4).map(|n| prog.connect(client(n), vip())).collect();
     let refused = prog.begin(client(4), vip());
@@ -429,9 +429,9 @@ fn a_full_table_refuses_new_connections_and_keeps_the_open_ones() {
     for connection in &open {
         prog.carries(connection);
     }
-    prog.flows.flows.entries.remove(&open[2].client_key()).unwrap();
+    prog.flows.v4.flows.entries.remove(&open[2].client_key()).unwrap();
     drops(&mut prog, DropTableFull, &from_router(refused.from_client()));
-    prog.flows.flows.entries.remove(&open[2].server_key()).unwrap();
+    prog.flows.v4.flows.entries.remove(&open[2].server_key()).unwrap();
     prog.public(refused.from_client()).forwarded();
     prog.carries(&refused);
     prog.carries(&open[3]);
@@ -483,7 +483,7 @@ fn a_translation_that_was_given_away_is_given_up() {
     });
     let loser = prog.begin(client(0), vip());
     // As when the table evicts one half.
-    prog.flows.half_open.entries.remove(&loser.server_key()).unwrap();
+    prog.flows.v4.half_open.entries.remove(&loser.server_key()).unwrap();
     let winner = prog.connect(client(1), vip());
     assert_eq!((loser.source, loser.server), (winner.source, winner.server));
     prog.public(Frame::syn(client(0), vip())).dropped(DropConflict);
@@ -495,7 +495,7 @@ fn a_translation_that_was_given_away_is_given_up() {
 #[test]
 fn a_tag_needs_room_before_the_frame() {
     let mut prog = changed(|desired| {
-        desired.hops.get_mut(&(WEB[0], 32)).unwrap().tags = vec![tag(0x8100, 100)];
+        desired.hops.get_mut(&host(WEB[0])).unwrap().tags = vec![tag(0x8100, 100)];
         www(desired).slots = vec![0];
     });
     let connection = prog.connect(client(0), vip());

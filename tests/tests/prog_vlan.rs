@@ -1,7 +1,5 @@
 //! VLAN tags: which frames are ours, and how a frame changes its tags on the way from one interface to the other.
 
-use std::net::Ipv4Addr;
-
 use lbha::datapath::Desired;
 use lbha_common::{
     counter::Counter,
@@ -13,7 +11,7 @@ use lbha_tests::{
     prog::*,
 };
 
-const DEFAULT: (Ipv4Addr, u8) = (Ipv4Addr::UNSPECIFIED, 0);
+const DEFAULT: IpPrefix = IpPrefix::DEFAULT_V4;
 
 /// The guide's network with tags on both sides.
 fn tagged(public: &[Tag], private: &[Tag]) -> Desired {

@@ -200,7 +200,7 @@ mod tests {
             ("state=open", "unknown state `open`; known are syn, established"),
             ("limit=many", "bad query: limit: invalid digit found in string"),
             ("limit=-1", "bad query: limit: invalid digit found in string"),
-            ("client=nobody", "bad query: client: invalid IPv4 address syntax"),
+            ("client=nobody", "bad query: client: invalid IP address syntax"),
             ("limit=1&limit=2", "bad query: duplicate field `limit`"),
         ] {
             let error = parse(query).unwrap_err();

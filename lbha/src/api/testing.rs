@@ -56,7 +56,7 @@ impl View for Fake {
             let FlowQuery { limit: _, service, server, client, state } = query;
             (service.is_none() || *service == flow.service)
                 && (server.is_none() || *server == flow.server)
-                && client.is_none_or(|client| client == *flow.client.ip())
+                && client.is_none_or(|client| client == flow.client.ip())
                 && state.as_ref().is_none_or(|state| *state == flow.state)
         });
         let limit = query.limit.unwrap_or(usize::MAX);
@@ -118,6 +118,8 @@ pub fn status(age: u64) -> Status {
         ],
         flow_table: Table { connections: 12_345, capacity: 1_000_000 },
         half_open_table: Table { connections: 3, capacity: 65_536 },
+        flow_table_v6: Table { connections: 120, capacity: 250_000 },
+        half_open_table_v6: Table { connections: 0, capacity: 65_536 },
         services: 2,
         servers: 3,
     }
@@ -218,6 +220,7 @@ pub fn flows() -> Flows {
                 state: "established".into(),
                 service: Some("www".into()),
                 server: Some("web1".into()),
+                masquerade: None,
                 client: "203.0.113.7:51234".parse().unwrap(),
                 vip,
                 source: "192.168.1.2:1024".parse().unwrap(),
@@ -231,6 +234,7 @@ pub fn flows() -> Flows {
                 state: "syn".into(),
                 service: None,
                 server: None,
+                masquerade: None,
                 client: "198.51.100.23:40001".parse().unwrap(),
                 vip,
                 source: "192.168.1.2:1025".parse().unwrap(),

@@ -1,6 +1,6 @@
 //! Contract types of the admin interface (`/v1`): what `-o json` prints. Fields are added, never renamed or removed.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,12 @@ pub struct Status {
     /// What an operator should look at, in words: generic mode, unresolved neighbours, no source address.
     pub warnings: Vec<String>,
     pub interfaces: Vec<Interface>,
+    /// Over IPv4.
     pub flow_table: Table,
     pub half_open_table: Table,
+    /// The same over IPv6.
+    pub flow_table_v6: Table,
+    pub half_open_table_v6: Table,
     pub services: usize,
     pub servers: usize,
 }
@@ -76,7 +80,7 @@ pub struct Traffic {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Service {
     pub name: String,
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     pub port: u16,
     pub protocol: String,
     pub scheduler: String,
@@ -95,7 +99,7 @@ pub struct Server {
     pub service: String,
     pub pool: String,
     pub name: String,
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     pub weight: u16,
     /// `usable`, `unresolved` (no MAC address yet), `no_source` (no address of ours on its side) or `retired` (taken out
     /// of the configuration, with connections left).
@@ -103,7 +107,7 @@ pub struct Server {
     /// MAC address of the next hop, once it is known.
     pub mac: Option<String>,
     /// Source address of `fullnat` connections to it.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// Its part of the service's connections, 0 to 1.
     pub share: f64,
     #[serde(flatten)]
@@ -117,7 +121,7 @@ pub struct FlowQuery {
     pub limit: Option<usize>,
     pub service: Option<String>,
     pub server: Option<String>,
-    pub client: Option<Ipv4Addr>,
+    pub client: Option<IpAddr>,
     pub state: Option<String>,
 }
 
@@ -132,17 +136,21 @@ pub struct Flows {
 /// A connection.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Flow {
+    /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// `syn`, `established`, `fin_wait`, `time_wait`, `reset`, `unreplied` or `udp`.
+    /// `syn`, `established`, `fin_wait`, `time_wait`, `reset`, `unreplied`, `udp`, `opening`, `closing` or `icmp`.
     pub state: String,
-    /// `None` when the service is no longer configured.
+    /// Name of the service or forward; `None` when it is no longer configured.
     pub service: Option<String>,
     pub server: Option<String>,
-    pub client: SocketAddrV4,
-    pub vip: SocketAddrV4,
-    /// What the server sees as the client.
-    pub source: SocketAddrV4,
-    pub destination: SocketAddrV4,
+    /// Of masqueraded connections: the sources of the rule. The client is the host that opened the connection, `vip` the
+    /// address that it opened it to.
+    pub masquerade: Option<String>,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    /// What the server, or the remote host, sees as the client.
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
     pub age_seconds: u64,
     pub idle_seconds: u64,
     pub expires_seconds: u64,

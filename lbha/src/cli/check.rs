@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Output, args::DEFAULT_CONFIG, concat_help, exit::Code, json, output, run::complain};
-use crate::config::{self, Diagnostic, Overrides};
+use crate::config::{self, Config, Diagnostic, Overrides};
 
 /// Validate the configuration; touches nothing.
 ///
@@ -33,6 +33,8 @@ pub struct CheckArgs {
 struct Verdict {
     valid: bool,
     diagnostics: Vec<Diagnostic>,
+    /// With every default filled in; `None` unless valid.
+    config: Option<Config>,
 }
 
 pub fn check(args: CheckArgs) -> anyhow::Result<Code> {
@@ -41,24 +43,35 @@ pub fn check(args: CheckArgs) -> anyhow::Result<Code> {
     let valid = loaded.config.is_some();
     match form {
         Output::Json => {
-            let verdict = Verdict { valid, diagnostics: loaded.report.diagnostics() };
+            let diagnostics = loaded.report.diagnostics();
+            let verdict = Verdict { valid, diagnostics, config: loaded.config };
             output::print(&json::pretty(&serde_json::to_vec(&verdict)?)?)?;
         }
         Output::Text => {
             complain(&loaded.report);
             if let Some(config) = &loaded.config {
-                let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
-                let line = format!(
-                    "{}: valid: {}, {}\n",
-                    path.display(),
-                    count(config.services.len(), "service"),
-                    count(servers, "server"),
-                );
+                let line = format!("{}: valid: {}\n", path.display(), summary(config));
                 output::print(line.as_bytes())?;
             }
         }
     }
     Ok(if valid { Code::Ok } else { Code::InvalidConfig })
+}
+
+/// What there is of each kind, such as `1 service, 2 servers`.
+fn summary(config: &Config) -> String {
+    let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+    [
+        (config.services.len(), "service"),
+        (servers, "server"),
+        (config.masquerades.len(), "masquerade"),
+        (config.forwards.len(), "forward"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, what)| count(number, what))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -33,6 +33,11 @@ use crate::{
   sudo lbha run --iface ens14f0 --private-iface ens14f1 \\
       --vip 147.75.78.116:80 --server 192.168.1.10:80 --server 192.168.1.11:80
       without a file
+  sudo lbha run --iface ens14f0 --private-iface ens14f1 --masquerade 192.168.1.0/24
+      a gateway alone
+  sudo lbha run --iface ens14f0 --private-iface ens14f1 \\
+      --vip '[2001:db8::116]:80' --server '[fd00:1::10]:80' --masquerade fd00:1::/64
+      the same over IPv6: brackets where a port follows
   sudo lbha run --runtime-dir /run/lbha-test --bpffs /sys/fs/bpf/lbha-test
       next to another daemon, in a network namespace of its own"
 ))]
@@ -49,7 +54,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Configuration")]
     pub private_iface: Option<String>,
 
-    /// Address and port of a service; may be repeated
+    /// Address and port of a service, of IPv6 as [ADDRESS]:PORT; may be repeated
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Configuration")]
     pub vip: Vec<String>,
 
@@ -70,8 +75,9 @@ pub struct RunArgs {
     #[arg(long, value_parser = ["tcp", "udp"], help_heading = "Configuration")]
     pub protocol: Option<String>,
 
-    /// Network whose outbound connections get the public address (not supported yet)
-    #[arg(long, value_name = "NETWORK", help_heading = "Configuration")]
+    /// Network whose outbound connections leave with the public address; may be repeated. Instead of all [[masquerade]]
+    /// of the file
+    #[arg(long, value_name = "PREFIX", help_heading = "Configuration")]
     pub masquerade: Vec<String>,
 
     /// Where the admin socket lives

@@ -2,7 +2,7 @@
 //! error at once with its place.
 //!
 //! The steps, each in a file of its own: `syntax` parses the TOML; `read` goes through its tables
-//! with `walk` and `schema` and parses single values with `values` into a `draft`; `overrides`
+//! with `walk` and `schema` and parses single values with `values` and `addresses` into a `draft`; `overrides`
 //! puts the flags on top; `validate` checks what needs more than one value. Nothing here knows the
 //! clock or the network.
 
@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+mod addresses;
 mod diagnostics;
 mod draft;
 mod model;
@@ -27,9 +28,10 @@ mod tests;
 
 pub use diagnostics::{Diagnostic, Report, Severity};
 pub use model::{
-    ADMIN_SOCKET, Admin, Attach, Config, DEFAULT_RUNTIME_DIR, Datapath, Interfaces, LAST_FREE_PORT,
-    MAX_SERVERS, MAX_SERVICES, MAX_WEIGHT, Mode, Pool, PortRange, Protocol, Scheduler, Server,
-    Service, Timeouts, duration_text,
+    ADMIN_SOCKET, Admin, Attach, Config, DEFAULT_RUNTIME_DIR, Datapath, Forward, Interfaces,
+    LAST_FREE_PORT, MAX_MASQUERADE_ADDRESSES, MAX_MASQUERADE_SOURCES, MAX_MASQUERADES, MAX_MSS,
+    MAX_SERVERS, MAX_SERVICES, MAX_WEIGHT, MIN_MSS, Mapping, Masquerade, MasqueradeTo, Mode,
+    MssClamp, Pool, PortRange, Protocol, Scheduler, Server, Service, Timeouts, duration_text,
 };
 pub use overrides::Overrides;
 

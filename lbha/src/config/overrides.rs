@@ -1,11 +1,15 @@
 //! The flags of `lbha run` on top of the file.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::addresses::{self, Role};
 use super::diagnostics::{Origin, Problem, Report};
-use super::draft::{Draft, DraftPool, DraftServer, DraftService, Field, Located};
-use super::model::{Keyword, Mode, Protocol, Scheduler};
-use super::values::{self, Invalid, Role, plain};
+use super::draft::{
+    Draft, DraftMasquerade, DraftPool, DraftServer, DraftService, DraftTo, Field, Listed, Located,
+};
+use super::model::{Keyword, Mapping, Masquerade, Mode, Protocol, Scheduler};
+use super::values::{self, Invalid, plain};
 
 /// Flags as typed, not yet checked. None given is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub struct Overrides {
     pub mode: Option<String>,
     /// `--protocol`, for the services of `--vip`.
     pub protocol: Option<String>,
-    /// `--masquerade NETWORK`.
+    /// `--masquerade PREFIX`, the sources of one masquerade instead of all of the file.
     pub masquerade: Vec<String>,
     /// `--runtime-dir`: where the admin socket is unless the file says.
     pub runtime_dir: Option<PathBuf>,
@@ -40,11 +44,8 @@ impl Overrides {
         if let Some(name) = &self.private_iface {
             draft.interfaces.private = field("--private-iface", name, values::interface, report);
         }
-        for network in &self.masquerade {
-            report.push(
-                Problem::error(origin("--masquerade", network), "not supported yet")
-                    .help("leave the flag out for now"),
-            );
+        if !self.masquerade.is_empty() {
+            draft.masquerades = vec![self.masquerade(report)];
         }
         let protocol = word("--protocol", self.protocol.as_deref(), report);
         let scheduler = word("--scheduler", self.scheduler.as_deref(), report);
@@ -53,7 +54,6 @@ impl Overrides {
         let servers = self.servers(report);
         if !self.vip.is_empty() {
             draft.services = services;
-            draft.lacks_services = false;
             let name = Located { value: POOL.to_owned(), origin: Origin::CommandLine };
             draft.pools_unreadable = false;
             draft.pools = vec![DraftPool { name: Some(name), servers: Some(servers) }];
@@ -63,13 +63,15 @@ impl Overrides {
     /// Which flags must come together.
     fn check_presence(&self, has_file: bool, report: &mut Report) {
         let mut missing = Vec::new();
+        // A gateway alone is a purpose too.
+        let needs_services = !has_file && self.masquerade.is_empty();
         if !has_file && self.iface.is_none() {
             missing.push("--iface");
         }
-        if self.vip.is_empty() && (!has_file || !self.server.is_empty()) {
+        if self.vip.is_empty() && (needs_services || !self.server.is_empty()) {
             missing.push("--vip");
         }
-        if self.server.is_empty() && (!has_file || !self.vip.is_empty()) {
+        if self.server.is_empty() && (needs_services || !self.vip.is_empty()) {
             missing.push("--server");
         }
         if !missing.is_empty() {
@@ -80,12 +82,16 @@ impl Overrides {
                     .help("--vip and --server together replace the services of the file")
             } else {
                 let message = format!("without a configuration file, {list} {verb} missing");
-                Problem::error(Origin::CommandLine, message).help(
-                    "for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80",
-                )
+                let example = if self.vip.is_empty() && self.server.is_empty() {
+                    "for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80, \
+                     or --iface eth0 --private-iface eth1 --masquerade 192.168.1.0/24"
+                } else {
+                    "for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80"
+                };
+                Problem::error(Origin::CommandLine, message).help(example)
             });
         }
-        if has_file && self.vip.is_empty() {
+        if (has_file || !self.masquerade.is_empty()) && self.vip.is_empty() {
             let flags = [
                 ("--protocol", &self.protocol),
                 ("--scheduler", &self.scheduler),
@@ -94,10 +100,12 @@ impl Overrides {
             for (flag, value) in flags {
                 if let Some(value) = value {
                     let message = "only the services of --vip take this flag";
-                    report.push(
-                        Problem::error(origin(flag, value), message)
-                            .help("set it for each service in the file, or add --vip"),
-                    );
+                    let help = if has_file {
+                        "set it for each service in the file, or add --vip"
+                    } else {
+                        "leave it out, or add --vip and --server"
+                    };
+                    report.push(Problem::error(origin(flag, value), message).help(help));
                 }
             }
         }
@@ -127,10 +135,29 @@ impl Overrides {
         self.vip.iter().enumerate().map(service).collect()
     }
 
+    fn masquerade(&self, report: &mut Report) -> DraftMasquerade {
+        let origin_of = |text| origin("--masquerade", text);
+        let mut items = Vec::new();
+        for text in &self.masquerade {
+            let origin = origin_of(text);
+            let found = located(&origin, addresses::source(text), report);
+            items.extend(found.map(|source| at(&origin, source)));
+        }
+        let origin = origin_of(&self.masquerade[0]);
+        DraftMasquerade {
+            source: Listed { complete: items.len() == self.masquerade.len(), items },
+            to: Some(at(&origin, DraftTo::Auto)),
+            ports: Some(Masquerade::PORTS),
+            mapping: Some(Mapping::default()),
+            max_ports_per_source: Some(Masquerade::MAX_PORTS_PER_SOURCE),
+            origin,
+        }
+    }
+
     fn servers(&self, report: &mut Report) -> Vec<DraftServer> {
         let server = |(index, text): (usize, &String)| {
             let origin = origin("--server", text);
-            let found = located(&origin, values::endpoint(text, Role::Server), report);
+            let found = located(&origin, addresses::endpoint(text, Role::Server), report);
             DraftServer {
                 name: Some(at(&origin, format!("server-{}", index + 1))),
                 address: found.map(|address| at(&origin, address)),
@@ -142,12 +169,11 @@ impl Overrides {
 }
 
 /// An address with the port that a VIP cannot do without.
-fn vip(text: &str) -> Result<(std::net::Ipv4Addr, u16), Invalid> {
-    match values::endpoint(text, Role::Vip)? {
+fn vip(text: &str) -> Result<(IpAddr, u16), Invalid> {
+    match addresses::endpoint(text, Role::Vip)? {
         (address, Some(port)) => Ok((address, port)),
-        (address, None) => {
-            Err(Invalid::new("a VIP needs its port").help(format!("write --vip {address}:80")))
-        }
+        (address, None) => Err(Invalid::new("a VIP needs its port")
+            .help(format!("write --vip {}", SocketAddr::new(address, 80)))),
     }
 }
 

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::addresses::{self, Role};
 use super::diagnostics::{Origin, Problem, Report};
 use super::draft::{Draft, DraftInterfaces, DraftPool, DraftServer, DraftService, Field, Located};
-use super::model::{
-    Attach, Datapath, LAST_FREE_PORT, MAX_WEIGHT, Mode, Protocol, Scheduler, Timeouts,
-};
-use super::schema;
+use super::model::{Attach, Datapath, MAX_WEIGHT, Mode, Protocol, Scheduler, Timeouts};
+use super::schema::{self, Schema};
 use super::syntax;
-use super::values::{self, Invalid, Role};
+use super::values::{self, Invalid};
 use super::walk::{Table, Walker, between, integer, text, wrong_type};
+
+mod gateway;
 
 /// Reads the whole file. `None`: the text is not TOML, so nothing can be said about its meaning.
 pub(super) fn file(input: &str, report: &mut Report) -> Option<Draft> {
@@ -35,16 +36,17 @@ impl Walker<'_> {
             // Reported as something else than a table: that it has no `public` is not news.
             draft.interfaces.public = Field::Invalid;
         }
-        match self.tables(root, "service", &schema::SERVICE, "`[[service]]`") {
-            Some(tables) => {
-                draft.services = tables.iter().map(|table| self.service(table)).collect();
-                draft.lacks_services = tables.is_empty();
-            }
-            None => {
-                draft.lacks_services =
-                    !root.entries.contains_key("service") && !root.misspells("service");
-            }
-        }
+        draft.services =
+            self.all(root, "service", &schema::SERVICE, &mut draft.unreadable, Self::service);
+        draft.masquerades = self.all(
+            root,
+            "masquerade",
+            &schema::MASQUERADE,
+            &mut draft.unreadable,
+            Self::masquerade,
+        );
+        draft.forwards =
+            self.all(root, "forward", &schema::FORWARD, &mut draft.unreadable, Self::forward);
         if let Some(tables) = self.tables(root, "pool", &schema::POOL, "`[[pool]]`") {
             draft.pools = tables.iter().map(|table| self.pool(table)).collect();
         } else {
@@ -54,12 +56,31 @@ impl Walker<'_> {
             draft.datapath = self.datapath(&table);
         }
         if let Some(table) = self.table(root, "timeouts", &schema::TIMEOUTS) {
-            draft.timeouts = self.timeouts(&table);
+            draft.timeouts = self.timeouts(&table, &mut draft.short_timeouts);
         }
         if let Some(table) = self.table(root, "admin", &schema::ADMIN) {
             draft.socket = self.admin(&table);
         }
         draft
+    }
+
+    /// The tables under a key of the top level, each read. `unreadable` is set when there is
+    /// something that is not a list of tables.
+    fn all<T>(
+        &mut self,
+        root: &Table<'_, '_>,
+        key: &'static str,
+        schema: &'static Schema,
+        unreadable: &mut bool,
+        mut read: impl FnMut(&mut Self, &Table<'_, '_>) -> T,
+    ) -> Vec<T> {
+        match self.tables(root, key, schema, &format!("`{}`", schema.title)) {
+            Some(tables) => tables.iter().map(|table| read(self, table)).collect(),
+            None => {
+                *unreadable |= root.entries.contains_key(key) || root.misspells(key);
+                Vec::new()
+            }
+        }
     }
 
     fn interfaces(&mut self, table: &Table<'_, '_>) -> DraftInterfaces {
@@ -74,7 +95,7 @@ impl Walker<'_> {
 
     fn service(&mut self, table: &Table<'_, '_>) -> DraftService {
         self.unknown_keys(table);
-        let vip = |text: &str| values::address(text, Role::Vip);
+        let vip = |text: &str| addresses::address(text, Role::Vip);
         DraftService {
             name: self.required(table, "name", "\"www\"", text(values::name)),
             vip: self.required(table, "vip", "\"203.0.113.10\"", text(vip)),
@@ -116,7 +137,7 @@ impl Walker<'_> {
 
     fn server(&mut self, table: &Table<'_, '_>) -> DraftServer {
         self.unknown_keys(table);
-        let endpoint = |text: &str| values::endpoint(text, Role::Server);
+        let endpoint = |text: &str| addresses::endpoint(text, Role::Server);
         let weight = between("weight", 0, u32::from(MAX_WEIGHT));
         DraftServer {
             name: self.required(table, "name", "\"web1\"", text(values::name)),
@@ -132,36 +153,38 @@ impl Walker<'_> {
         self.unknown_keys(table);
         let default = Datapath::default();
         let connections = between("max_connections", 1024, 16_000_000);
+        let connections_v6 = between("max_connections_v6", 1024, 16_000_000);
         let half_open = between("max_half_open", 1024, 4_000_000);
         // All are read before the first missing one ends the function: each has its own error.
         let attach = self.optional(table, "attach", text(values::keyword::<Attach>));
         let max_connections = self.optional(table, "max_connections", integer(connections));
+        let max_connections_v6 =
+            self.optional(table, "max_connections_v6", integer(connections_v6));
         let max_half_open = self.optional(table, "max_half_open", integer(half_open));
         let fullnat_ports = self.optional(table, "fullnat_ports", text(values::port_range));
-        if let Field::Valid(range) = &fullnat_ports
-            && range.value.last > LAST_FREE_PORT
-        {
-            self.report.push(
-                Problem::warning(
-                    range.origin.clone(),
-                    "the range reaches into the ports that Linux gives to this host's own \
-                     connections",
-                )
-                .help("end it at 32767, or move `net.ipv4.ip_local_port_range` out of its way"),
-            );
-        }
+        self.judge_ports(&fullnat_ports);
+        let mss_clamp = self.optional(table, "mss_clamp", gateway::mss_clamp);
+        let ping = self.optional(table, "ping", gateway::boolean);
         Some(Datapath {
             attach: attach.or(default.attach)?,
             max_connections: max_connections.or(default.max_connections)?,
+            max_connections_v6: max_connections_v6.or(default.max_connections_v6)?,
             max_half_open: max_half_open.or(default.max_half_open)?,
             fullnat_ports: fullnat_ports.or(default.fullnat_ports)?,
+            mss_clamp: mss_clamp.or(default.mss_clamp)?,
+            ping: ping.or(default.ping)?,
         })
     }
 
-    fn timeouts(&mut self, table: &Table<'_, '_>) -> Option<Timeouts> {
+    /// `short` takes the warnings of what is too short for a NAT.
+    fn timeouts(&mut self, table: &Table<'_, '_>, short: &mut Vec<Problem>) -> Option<Timeouts> {
         self.unknown_keys(table);
         let default = Timeouts::default();
-        let mut read = |key| self.optional(table, key, duration);
+        let mut read = |key| {
+            let found = self.optional(table, key, duration);
+            short.extend(gateway::too_short(key, &found));
+            found
+        };
         let tcp_established = read("tcp_established");
         let tcp_fin_wait = read("tcp_fin_wait");
         let tcp_time_wait = read("tcp_time_wait");
@@ -169,6 +192,9 @@ impl Walker<'_> {
         let tcp_syn = read("tcp_syn");
         let udp = read("udp");
         let udp_unreplied = read("udp_unreplied");
+        let opening = read("masquerade_tcp_opening");
+        let closing = read("masquerade_tcp_closing");
+        let icmp = read("icmp");
         Some(Timeouts {
             tcp_established: tcp_established.or(default.tcp_established)?,
             tcp_fin_wait: tcp_fin_wait.or(default.tcp_fin_wait)?,
@@ -177,6 +203,9 @@ impl Walker<'_> {
             tcp_syn: tcp_syn.or(default.tcp_syn)?,
             udp: udp.or(default.udp)?,
             udp_unreplied: udp_unreplied.or(default.udp_unreplied)?,
+            masquerade_tcp_opening: opening.or(default.masquerade_tcp_opening)?,
+            masquerade_tcp_closing: closing.or(default.masquerade_tcp_closing)?,
+            icmp: icmp.or(default.icmp)?,
         })
     }
 

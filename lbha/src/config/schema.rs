@@ -16,15 +16,17 @@ pub(super) struct Schema {
 
 pub(super) static ROOT: Schema = Schema {
     title: "the top level",
-    keys: &["interfaces", "service", "pool", "datapath", "timeouts", "admin"],
-    later: &[
-        ("masquerade", "[[masquerade]]"),
-        ("vrrp", "[vrrp]"),
-        ("bird", "[bird]"),
-        ("sync", "[sync]"),
-        ("forward", "[[forward]]"),
-        ("metrics", "[metrics]"),
+    keys: &[
+        "interfaces",
+        "service",
+        "pool",
+        "masquerade",
+        "forward",
+        "datapath",
+        "timeouts",
+        "admin",
     ],
+    later: &[("vrrp", "[vrrp]"), ("bird", "[bird]"), ("sync", "[sync]"), ("metrics", "[metrics]")],
     hints: &[],
 };
 
@@ -52,9 +54,34 @@ pub(super) static SERVER: Schema = Schema {
     hints: &[("port", "the port is a part of `address`, such as \"192.168.1.10:80\"")],
 };
 
+pub(super) static MASQUERADE: Schema = Schema {
+    title: "[[masquerade]]",
+    keys: &["source", "to", "ports", "mapping", "max_ports_per_source"],
+    later: &[],
+    hints: &[
+        ("interface", "write `to = \"interface\"` for the public interface's own address"),
+        ("out_interface", "connections leave through the public interface of [interfaces]"),
+    ],
+};
+
+pub(super) static FORWARD: Schema = Schema {
+    title: "[[forward]]",
+    keys: &["name", "address", "to", "protocol"],
+    later: &[],
+    hints: &[("port", "the ports are parts of `address` and `to`, such as \"192.168.1.10:22\"")],
+};
+
 pub(super) static DATAPATH: Schema = Schema {
     title: "[datapath]",
-    keys: &["attach", "max_connections", "max_half_open", "fullnat_ports"],
+    keys: &[
+        "attach",
+        "max_connections",
+        "max_connections_v6",
+        "max_half_open",
+        "fullnat_ports",
+        "mss_clamp",
+        "ping",
+    ],
     later: &[],
     hints: &[],
 };
@@ -69,6 +96,9 @@ pub(super) static TIMEOUTS: Schema = Schema {
         "tcp_syn",
         "udp",
         "udp_unreplied",
+        "masquerade_tcp_opening",
+        "masquerade_tcp_closing",
+        "icmp",
     ],
     later: &[],
     hints: &[],
@@ -134,30 +164,80 @@ fn homes(key: &str) -> impl Iterator<Item = &'static Schema> {
     TABLES.into_iter().filter(move |table| table.keys.contains(&key) || table.later(key).is_some())
 }
 
-pub(super) static TABLES: [&Schema; 9] =
-    [&ROOT, &INTERFACES, &SERVICE, &POOL, &SERVER, &DATAPATH, &TIMEOUTS, &ADMIN, &VRRP];
+pub(super) static TABLES: [&Schema; 11] = [
+    &ROOT,
+    &INTERFACES,
+    &SERVICE,
+    &POOL,
+    &SERVER,
+    &MASQUERADE,
+    &FORWARD,
+    &DATAPATH,
+    &TIMEOUTS,
+    &ADMIN,
+    &VRRP,
+];
 
-/// Words of HAProxy, keepalived and ipvsadm, and the keys they stand for here.
-const HABITS: [(&str, &str); 21] = [
+/// Words of HAProxy, keepalived, ipvsadm, iptables and nftables, and the keys they stand for here.
+const HABITS: [(&str, &str); 60] = [
     ("addr", "address"),
     ("algorithm", "scheduler"),
     ("backend", "pool"),
     ("backends", "servers"),
     ("balance", "scheduler"),
     ("bind", "vip"),
+    ("bind", "address"),
     ("address", "vip"),
+    ("clamp", "mss_clamp"),
+    ("clamp_mss_to_pmtu", "mss_clamp"),
     ("defaults", "timeouts"),
+    ("destination", "to"),
+    ("dnat", "forward"),
     ("external", "public"),
     ("frontend", "service"),
+    ("icmp_echo", "ping"),
     ("internal", "private"),
     ("ip", "address"),
     ("ip", "vip"),
     ("lb_algo", "scheduler"),
     ("lb_kind", "mode"),
     ("listen", "service"),
+    ("listen", "address"),
+    ("maxseg", "mss_clamp"),
     ("member", "servers"),
     ("members", "servers"),
+    ("mss", "mss_clamp"),
+    ("nat", "masquerade"),
+    ("network", "source"),
+    ("networks", "source"),
+    ("port_forward", "forward"),
+    ("port_forwarding", "forward"),
+    ("port_range", "ports"),
+    ("portforward", "forward"),
+    ("postrouting", "masquerade"),
+    ("prerouting", "forward"),
+    ("proto", "protocol"),
+    ("rdr", "forward"),
+    ("redirect", "forward"),
+    ("saddr", "source"),
     ("server", "servers"),
     ("server", "pool"),
+    ("server", "to"),
+    ("snat", "masquerade"),
+    ("src", "source"),
+    ("subnet", "source"),
+    ("subnets", "source"),
+    ("target", "to"),
+    ("to-destination", "to"),
+    ("to-ports", "ports"),
+    ("to-source", "to"),
+    ("to_destination", "to"),
+    ("to_ports", "ports"),
+    ("to_source", "to"),
+    ("address", "to"),
+    ("addresses", "to"),
+    ("vip", "address"),
     ("virtual_server", "service"),
+    ("from", "source"),
+    ("max_ports", "max_ports_per_source"),
 ];

@@ -1,7 +1,7 @@
 //! Checks that need more than one value: uniqueness, references, what is missing altogether.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use lbha_common::limits::MAX_BACKENDS;
 
@@ -10,6 +10,8 @@ use super::draft::{Draft, DraftPool, DraftServer, DraftService, Field, Located};
 use super::model::{MAX_SERVERS, MAX_SERVICES, Scheduler};
 use super::suggest::nearest;
 use super::values::quoted;
+
+mod gateway;
 
 /// Checks the draft as a whole. Values that were reported already are skipped.
 pub(super) fn check(draft: &Draft, has_file: bool, report: &mut Report) {
@@ -25,6 +27,8 @@ pub(super) fn check(draft: &Draft, has_file: bool, report: &mut Report) {
     services(&draft.services, report);
     pools(draft, &users, report);
     servers_of_services(draft, report);
+    families(draft, report);
+    gateway::check(draft, report);
     references(draft, report);
     hints(draft, &users, report);
 }
@@ -47,12 +51,23 @@ fn required(draft: &Draft, report: &mut Report) {
                 .help("add it with `public = \"eth0\"`, or give --iface"),
         });
     }
-    if draft.lacks_services {
+    if !has_purpose(draft) && !draft.unreadable {
         report.push(
-            Problem::error(Origin::WholeFile, "there is no [[service]]")
-                .help("add one with `name`, `vip`, `port` and `pool`, or give --vip and --server"),
+            Problem::error(
+                Origin::WholeFile,
+                "there is no [[service]], [[masquerade]] or [[forward]]",
+            )
+            .help(
+                "add a service with `name`, `vip`, `port` and `pool`, or give --vip and --server, \
+                 or --masquerade",
+            ),
         );
     }
+}
+
+/// Whether there is anything to do.
+fn has_purpose(draft: &Draft) -> bool {
+    !draft.services.is_empty() || !draft.masquerades.is_empty() || !draft.forwards.is_empty()
 }
 
 fn services(services: &[DraftService], report: &mut Report) {
@@ -67,7 +82,10 @@ fn services(services: &[DraftService], report: &mut Report) {
                 Some(first) => report.push(
                     Problem::error(
                         vip.origin.clone(),
-                        format!("{}:{}/{protocol} is served twice", vip.value, port.value),
+                        format!(
+                            "{}/{protocol} is served twice",
+                            SocketAddr::new(vip.value, port.value)
+                        ),
                     )
                     .label("again here")
                     .related((*first).clone(), "first served here"),
@@ -90,10 +108,7 @@ fn services(services: &[DraftService], report: &mut Report) {
 fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     unique(draft.pools.iter().filter_map(|pool| pool.name.as_ref()), "pool", report);
 
-    let mut vips: HashMap<Ipv4Addr, &Origin> = HashMap::new();
-    for vip in draft.services.iter().filter_map(|service| service.vip.as_ref()) {
-        vips.entry(vip.value).or_insert(&vip.origin);
-    }
+    let ours = Ours::of(draft);
     for pool in &draft.pools {
         let Some(servers) = &pool.servers else {
             continue;
@@ -101,17 +116,7 @@ fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
         unique(servers.iter().filter_map(|server| server.name.as_ref()), "server", report);
         addresses(servers, &ports(users_of(users, pool)), report);
         for address in servers.iter().filter_map(|server| server.address.as_ref()) {
-            if let Some(vip) = vips.get(&address.value.0) {
-                report.push(
-                    Problem::error(
-                        address.origin.clone(),
-                        format!("the server {} is a VIP", address.value.0),
-                    )
-                    .label("the same address")
-                    .related((*vip).clone(), "the VIP of a service")
-                    .help("write the server's own address: packets to a VIP come back here"),
-                );
-            }
+            ours.refuse(address.value.0, &address.origin, "server", report);
         }
         if let Some(DraftServer { address: Some(address), .. }) = servers.get(MAX_SERVERS) {
             report.push(Problem::error(
@@ -122,7 +127,7 @@ fn pools(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     }
 }
 
-/// The datapath has an entry for each server of each service.
+/// The datapath has an entry for each server of each service, and for each forward.
 fn servers_of_services(draft: &Draft, report: &mut Report) {
     let mut sizes: HashMap<&str, usize> = HashMap::new();
     for pool in &draft.pools {
@@ -151,13 +156,104 @@ fn servers_of_services(draft: &Draft, report: &mut Report) {
             )
             .help("a server counts once for each service that uses its pool"),
         );
+        return;
     }
+    // Nor are there more services than that: each has a server.
+    if let Some(free) = MAX_BACKENDS.checked_sub(total)
+        && let Some(forward) = draft.forwards.get(free)
+    {
+        let count = total + draft.forwards.len();
+        report.push(
+            Problem::error(
+                forward.origin.clone(),
+                format!(
+                    "too many servers and forwards: {count} of at most {MAX_BACKENDS} together"
+                ),
+            )
+            .help("a server counts once for each service that uses its pool"),
+        );
+    }
+}
+
+/// The addresses that connections come in at.
+struct Ours<'a>(HashMap<IpAddr, (&'static str, &'a Origin)>);
+
+impl<'a> Ours<'a> {
+    fn of(draft: &'a Draft) -> Self {
+        let mut all = HashMap::new();
+        for vip in draft.services.iter().filter_map(|service| service.vip.as_ref()) {
+            all.entry(vip.value).or_insert(("VIP", &vip.origin));
+        }
+        for address in draft.forwards.iter().filter_map(|forward| forward.address.as_ref()) {
+            all.entry(address.value.ip()).or_insert(("address of a forward", &address.origin));
+        }
+        Self(all)
+    }
+
+    /// Reports a host behind the load balancer that would be the load balancer itself.
+    fn refuse(&self, address: IpAddr, origin: &Origin, what: &str, report: &mut Report) {
+        let Some((kind, ours)) = self.0.get(&address) else { return };
+        let (article, label) = match *kind {
+            "VIP" => ("a", "the VIP of a service"),
+            _ => ("the", "the address of a forward"),
+        };
+        report.push(
+            Problem::error(origin.clone(), format!("the {what} {address} is {article} {kind}"))
+                .label("the same address")
+                .related((*ours).clone(), label)
+                .help(format!(
+                    "write the {what}'s own address: packets to {article} {kind} come back here"
+                )),
+        );
+    }
+}
+
+/// A service and its servers speak the same IP.
+fn families(draft: &Draft, report: &mut Report) {
+    let mut vips: HashMap<&str, Vec<&Located<IpAddr>>> = HashMap::new();
+    for service in draft.services.iter().take(MAX_SERVICES) {
+        if let (Some(pool), Some(vip)) = (&service.pool, &service.vip) {
+            let vips = vips.entry(&pool.value).or_default();
+            // One of each family is enough.
+            if vips.iter().all(|known| known.value.is_ipv4() != vip.value.is_ipv4()) {
+                vips.push(vip);
+            }
+        }
+    }
+    for pool in &draft.pools {
+        let name = pool.name.as_ref().map(|name| name.value.as_str());
+        let Some(vips) = name.and_then(|name| vips.get(name)) else { continue };
+        let servers = pool.servers.iter().flatten();
+        for address in servers.filter_map(|server| server.address.as_ref()) {
+            let server = address.value.0;
+            let Some(vip) = vips.iter().find(|vip| vip.value.is_ipv4() != server.is_ipv4()) else {
+                continue;
+            };
+            report.push(
+                Problem::error(
+                    address.origin.clone(),
+                    format!(
+                        "the server {server} is {}, and the VIP {} is {}",
+                        family(server),
+                        vip.value,
+                        family(vip.value)
+                    ),
+                )
+                .related(vip.origin.clone(), "the VIP of a service that uses the pool")
+                .help("make a pool for each family: lbha does not translate one into the other"),
+            );
+        }
+    }
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// Two members that are one: the same address and port, also when one of them takes its port
 /// from a service.
 fn addresses(servers: &[DraftServer], ports: &HashSet<u16>, report: &mut Report) {
-    let mut taken: HashMap<(Ipv4Addr, Option<u16>), &Origin> = HashMap::new();
+    let mut taken: HashMap<(IpAddr, Option<u16>), &Origin> = HashMap::new();
     for found in servers.iter().filter_map(|server| server.address.as_ref()) {
         let (address, port) = found.value;
         let mut same = vec![(address, port)];
@@ -232,7 +328,8 @@ fn references(draft: &Draft, report: &mut Report) {
 fn hints(draft: &Draft, users: &Users<'_>, report: &mut Report) {
     // A service that names no pool, or one that is not there, may mean any of them.
     let known: HashSet<&str> = pool_names(draft).map(|name| name.value.as_str()).collect();
-    let all_known = !draft.services.is_empty()
+    let all_known = has_purpose(draft)
+        && !draft.unreadable
         && draft.services.iter().all(|service| {
             service.pool.as_ref().is_some_and(|pool| known.contains(pool.value.as_str()))
         });
@@ -305,9 +402,9 @@ fn unique<'a>(names: impl Iterator<Item = &'a Located<String>>, what: &str, repo
     }
 }
 
-fn endpoint(address: Ipv4Addr, port: Option<u16>) -> String {
+fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     match port {
-        Some(port) => format!("{address}:{port}"),
+        Some(port) => SocketAddr::new(address, port).to_string(),
         None => address.to_string(),
     }
 }

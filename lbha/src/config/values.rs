@@ -1,6 +1,5 @@
 //! Single values from their text: the same rules for the file and for the flags.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::model::{Keyword, PortRange, UNITS, duration_text};
@@ -22,13 +21,6 @@ impl Invalid {
         self.help = Some(help.into());
         self
     }
-}
-
-/// What an address is for: the rules are the same, the words are not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    Vip,
-    Server,
 }
 
 /// A value as messages show it: in quotes, on one line and not too long.
@@ -94,46 +86,6 @@ pub(super) fn interface(text: &str) -> Result<String, Invalid> {
     Ok(text.to_owned())
 }
 
-/// An address without a port.
-pub(super) fn address(text: &str, role: Role) -> Result<Ipv4Addr, Invalid> {
-    if let Ok(address) = text.parse() {
-        return usable(address, role);
-    }
-    if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
-        return Err(Invalid::new("IPv6 addresses are not supported yet"));
-    }
-    let invalid = Invalid::new(format!("{} is not an IPv4 address", quoted(text)));
-    if let Some((before, _)) = text.split_once('/').filter(|(before, _)| is_address(before)) {
-        return Err(invalid.help(format!("write it without a prefix length: \"{before}\"")));
-    }
-    // A server's port is split off before, so this is the VIP of a service.
-    if let Some((before, port)) = text.split_once(':')
-        && is_address(before)
-        && port_text(port).is_ok()
-    {
-        return Err(invalid.help(format!(
-            "the port has its own key: write `vip = \"{before}\"` and `port = {port}`"
-        )));
-    }
-    Err(if text.chars().any(|c| c.is_ascii_alphabetic()) {
-        invalid.help("host names are not looked up: write the address")
-    } else {
-        invalid
-    })
-}
-
-/// An address with a port or without one.
-pub(super) fn endpoint(text: &str, role: Role) -> Result<(Ipv4Addr, Option<u16>), Invalid> {
-    // More than one colon is IPv6 at best; `address` tells.
-    match text.split_once(':').filter(|(_, rest)| !rest.contains(':')) {
-        None if text.starts_with('[') && text.contains("]:") => {
-            Err(Invalid::new("IPv6 addresses are not supported yet"))
-        }
-        None => Ok((address(text, role)?, None)),
-        Some((before, after)) => Ok((address(before, role)?, Some(port_text(after)?))),
-    }
-}
-
 /// A port as a number.
 pub(super) fn port(number: i128) -> Result<u16, Invalid> {
     match u16::try_from(number) {
@@ -170,6 +122,8 @@ pub(super) fn keyword<T: Keyword>(text: &str) -> Result<T, Invalid> {
         ("mode", "masq" | "masquerade" | "dnat") => ("nat", false),
         ("mode", "snat" | "proxy" | "full-nat") => ("fullnat", false),
         ("attach mode", "driver" | "drv") => ("native", false),
+        ("mapping", "eim" | "cone" | "full-cone" | "persistent") => ("endpoint-independent", false),
+        ("mapping", "edm" | "symmetric" | "random") => ("endpoint-dependent", false),
         ("attach mode", "skb") => ("generic", false),
         _ => ("", false),
     };
@@ -224,32 +178,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Invalid> {
     Ok(Duration::from_millis(millis))
 }
 
-fn usable(address: Ipv4Addr, role: Role) -> Result<Ipv4Addr, Invalid> {
-    let what = match role {
-        Role::Vip => "a VIP",
-        Role::Server => "a server's address",
-    };
-    let kind = if address.is_unspecified() {
-        "the unspecified address"
-    } else if address.octets()[0] == 0 {
-        "in 0.0.0.0/8, which belongs to no host"
-    } else if address.is_loopback() {
-        "a loopback address"
-    } else if address.is_multicast() {
-        "a multicast address"
-    } else if address.is_broadcast() {
-        "the broadcast address"
-    } else {
-        return Ok(address);
-    };
-    Err(Invalid::new(format!("{address} cannot be {what}: it is {kind}")))
-}
-
-fn is_address(text: &str) -> bool {
-    text.parse::<Ipv4Addr>().is_ok()
-}
-
-fn port_text(text: &str) -> Result<u16, Invalid> {
+/// A port as text.
+pub(super) fn port_text(text: &str) -> Result<u16, Invalid> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Invalid::new(format!("{} is not a port", quoted(text)))
             .help("a port is a number between 1 and 65535"));

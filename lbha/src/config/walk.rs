@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Origin, Problem, Report};
-use super::draft::{Field, Located};
+use super::draft::{Field, Listed, Located};
 use super::schema::{self, Schema};
 use super::values::{Invalid, plain};
 
@@ -91,6 +91,50 @@ impl Walker<'_> {
                 None
             }
         }
+    }
+
+    /// One string, or several in a list. `None` when the key is absent or neither; strings that
+    /// could not be read are reported and left out.
+    pub(super) fn strings<T>(
+        &mut self,
+        table: &Table<'_, '_>,
+        key: &'static str,
+        example: &str,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Option<Listed<T>> {
+        let found = table.get(key)?;
+        let elements = match found.get_ref() {
+            DeValue::Array(list) => &list[..],
+            DeValue::String(_) => std::slice::from_ref(found),
+            other => {
+                let invalid = wrong_type(key, "a string or an array of strings", other);
+                let help = format!("write `{key} = {example}`");
+                self.report.push(invalid.help(help).at(Origin::File(found.span())));
+                return None;
+            }
+        };
+        if elements.is_empty() {
+            self.report.push(
+                Problem::error(Origin::File(found.span()), format!("`{key}` must not be empty"))
+                    .help(format!("write `{key} = {example}`")),
+            );
+        }
+        let mut items = Vec::with_capacity(elements.len());
+        for element in elements {
+            let origin = Origin::File(element.span());
+            let value = match element.get_ref() {
+                DeValue::String(text) => parse(text),
+                other => {
+                    Err(Invalid::new(format!("`{key}` must hold strings, found {}", kind(other))))
+                }
+            };
+            match value {
+                Ok(value) => items.push(Located { value, origin }),
+                Err(invalid) => self.report.push(invalid.at(origin)),
+            }
+        }
+        let complete = !items.is_empty() && items.len() == elements.len();
+        Some(Listed { items, complete })
     }
 
     /// Reports that a key is not there, unless it is there and mistyped, which is an error of its

@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lbha_common::flow::{Flow4, FlowKey4};
+use lbha_common::flow::{Flow, FlowKey};
 
 use crate::datapath::{
     batch::Walk,
+    family::Family,
     pins::{PinError, Pins, lock, remove_version},
-    tables::FlowTables,
+    tables::{FlowTable, FlowTables},
 };
 
 /// Pins that no daemon holds; the lock is ours while this lives.
@@ -51,12 +52,16 @@ impl Left {
 
 fn count_connections(root: &Path) -> anyhow::Result<usize> {
     let tables = FlowTables::open(root)?;
-    let mut walk = Walk::<FlowKey4, Flow4>::default();
+    Ok((entries(&tables.v4.flows)? + entries(&tables.v6.flows)?) / 2)
+}
+
+fn entries<A: Family>(table: &FlowTable<A>) -> anyhow::Result<usize> {
+    let mut walk = Walk::<FlowKey<A>, Flow<A>>::default();
     let mut entries = 0;
-    while let Some(batch) = walk.next_batch(&tables.flows.data)? {
+    while let Some(batch) = walk.next_batch(&table.data)? {
         entries += batch.count();
     }
-    Ok(entries / 2)
+    Ok(entries)
 }
 
 impl fmt::Display for Left {

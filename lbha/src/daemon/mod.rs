@@ -7,14 +7,24 @@ mod attach;
 mod left;
 mod logging;
 mod reconcile;
+mod refusals;
 mod shared;
 mod sweeper;
 mod view;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
-use lbha_common::{addr::Addr, event};
+use lbha_common::{
+    addr::Addr,
+    event::{self, Event},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -27,7 +37,7 @@ use crate::{
     datapath::{
         OBJECT,
         attach::Preference,
-        expiry::Timeouts,
+        expiry::{Externals, Timeouts},
         loader::{Programs, Sizes},
         pins::Pins,
         ring,
@@ -39,7 +49,8 @@ use crate::{
 pub use left::Left;
 pub use logging::{LogFormat, init as init_logging};
 
-use reconcile::Reconciler;
+use reconcile::{Outcome, Reconciler};
+use refusals::Refusals;
 use shared::Shared;
 use sweeper::Sweeper;
 
@@ -80,6 +91,8 @@ struct Daemon {
     keeper: NeighbourKeeper,
     programs: Programs,
     reconciler: Reconciler,
+    sweeper: Sweeper,
+    refusals: Refusals,
     shared: Arc<Shared>,
     ports: Ports,
 }
@@ -172,7 +185,7 @@ impl Daemon {
 
         let sizes = Sizes {
             max_connections: options.config.datapath.max_connections,
-            max_connections_v6: 1024,
+            max_connections_v6: options.config.datapath.max_connections_v6,
             max_half_open: options.config.datapath.max_half_open,
         };
         let mut programs = Programs::load(OBJECT, pins, sizes, options.bpf_log)?;
@@ -180,9 +193,11 @@ impl Daemon {
             ring::forward_log(programs.ebpf())?;
         }
         let shared = Arc::new(Shared::new(&options, pins.root())?);
-        let mut reconciler = Reconciler::open(pins.root(), shared.clone())?;
+        let externals = Arc::new(Externals::default());
+        let mut reconciler = Reconciler::open(pins.root(), shared.clone(), externals.clone())?;
         // The maps first, so that the first packet finds them filled.
-        let watched = reconciler.reconcile(&options.config, &state, &ports)?;
+        let Outcome { watched, externals_left: _ } =
+            reconciler.reconcile(&options.config, &state, &ports)?;
 
         let preference = preference(&options.config);
         let attached = attach::attach(&mut programs, pins, &state, &ports, preference)?;
@@ -193,7 +208,8 @@ impl Daemon {
         let neighbours = monitor.neighbours();
         let keeper = NeighbourKeeper::spawn(states.clone(), neighbours.clone())?;
         keeper.watch(watched);
-        let sweeps = Sweeper::spawn(pins.root(), timeouts(&options.config))?;
+        let (sweeper, sweeps) = Sweeper::spawn(pins.root(), timeouts(&options.config), externals)?;
+        let refusals = Refusals::new(shared.refused());
         let daemon = Self {
             options,
             monitor,
@@ -202,6 +218,8 @@ impl Daemon {
             keeper,
             programs,
             reconciler,
+            sweeper,
+            refusals,
             shared,
             ports,
         };
@@ -237,9 +255,13 @@ impl Daemon {
     /// Brings the maps in line. What can't be written now is tried again with the next change.
     fn reconcile(&mut self, state: &NetState) {
         match self.reconciler.reconcile(&self.options.config, state, &self.ports) {
-            Ok(watched) => {
+            Ok(Outcome { watched, externals_left }) => {
                 self.keeper.watch(watched);
                 self.shared.set_trouble(None);
+                if externals_left {
+                    // What is masqueraded to an address that has left needs another one now.
+                    self.sweeper.sweep_now();
+                }
             }
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
@@ -274,40 +296,58 @@ impl Daemon {
             // The indices stay taken until the next sweep says the same.
             warn!(error = format!("{:#}", anyhow::Error::new(error)), "cannot give back indices");
         }
-        if report.sweep.expired > 0 {
+        let sweep = &report.sweep;
+        if sweep.expired + sweep.orphaned > 0 {
             debug!(
-                expired = report.sweep.expired,
-                connections = report.sweep.connections,
-                half_open = report.sweep.half_open,
+                expired = sweep.expired,
+                orphaned = sweep.orphaned,
+                connections = sweep.connections(),
+                half_open = sweep.half_open(),
                 took = ?report.took,
                 "sweep"
             );
         }
+        if sweep.orphaned > 0 {
+            info!(
+                connections = sweep.orphaned,
+                "masqueraded connections ended: their external address is not ours any more"
+            );
+        }
         self.shared.set_sweep(report.sweep);
+        self.refusals.log(self.shared.refused());
     }
 
     /// Connections wait for neighbours on directly connected networks: have the kernel resolve them.
     async fn waiting_for_neighbours(&mut self, ring: &mut RingBuf<MapData>) {
         let state = self.states.borrow().clone();
-        let mut asked = std::collections::BTreeSet::new();
+        let mut asked = BTreeSet::new();
         while let Some(event) = ring::next_event(ring) {
-            if event.kind == event::kind::RESOLVE && event.family == event::family::IPV4 {
-                asked.insert(std::net::Ipv4Addr::from(event.addr.words()[0]));
-            }
+            asked.extend(neighbour_asked_for(&event));
         }
         // A scan of a whole network asks for all of it; the kernel's own table is bounded too.
         for addr in asked.into_iter().take(MAX_RESOLVE_AT_ONCE) {
             let Some(device) = crate::plan::on_link_device(&state, &self.ports, addr) else {
                 continue;
             };
-            if let Err(error) = self.neighbours.probe(device, addr.into()).await {
+            if let Err(error) = self.neighbours.probe(device, addr).await {
                 debug!(%addr, error = ?error, "neighbour not probed");
             }
         }
     }
 }
 
-/// How long a start waits for servers and gateways to answer ARP before it calls itself ready without them.
+fn neighbour_asked_for(event: &Event) -> Option<IpAddr> {
+    if event.kind != event::kind::RESOLVE {
+        return None;
+    }
+    match event.family {
+        event::family::IPV4 => Some(Ipv4Addr::from(event.addr.words()[0]).into()),
+        event::family::IPV6 => Some(Ipv6Addr::from(event.addr).into()),
+        _ => None,
+    }
+}
+
+/// How long a start waits for servers and gateways to answer before it calls itself ready without them.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 async fn sleep_until(time: Option<tokio::time::Instant>) {
@@ -338,8 +378,8 @@ fn timeouts(config: &Config) -> Timeouts {
         tcp_reset: t.tcp_reset,
         udp: t.udp,
         udp_unreplied: t.udp_unreplied,
-        masquerade_opening: Duration::from_secs(240),
-        masquerade_closing: Duration::from_secs(240),
-        icmp: Duration::from_secs(60),
+        masquerade_opening: t.masquerade_tcp_opening,
+        masquerade_closing: t.masquerade_tcp_closing,
+        icmp: t.icmp,
     }
 }

@@ -13,15 +13,28 @@ use tracing::{info, warn};
 
 use super::shared::Shared;
 use crate::{
-    config::Config,
-    datapath::apply::{Applier, ApplyError, Change, InUse},
+    config::{Config, PortRange},
+    datapath::{
+        apply::{Applier, ApplyError, Change, InUse},
+        desired::Masquerade,
+        expiry::Externals,
+    },
     net::{NetState, Watch},
     plan::{Plan, Ports, plan},
 };
 
+/// What follows from a change beyond the maps.
+pub struct Outcome {
+    /// The neighbours to keep resolved.
+    pub watched: BTreeSet<Watch>,
+    /// An external address is none any more: connections that have it must end.
+    pub externals_left: bool,
+}
+
 pub struct Reconciler {
     applier: Applier,
     shared: Arc<Shared>,
+    externals: Arc<Externals>,
     last: Option<Plan>,
     warnings: Warnings,
     /// Number of the last complete sweep.
@@ -29,28 +42,42 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    pub fn open(root: &Path, shared: Arc<Shared>) -> Result<Self, aya::maps::MapError> {
-        let applier = Applier::open(root)?;
-        Ok(Self { applier, shared, last: None, warnings: Warnings::default(), sweep: 0 })
+    pub fn open(
+        root: &Path,
+        shared: Arc<Shared>,
+        externals: Arc<Externals>,
+    ) -> Result<Self, aya::maps::MapError> {
+        Ok(Self {
+            applier: Applier::open(root)?,
+            shared,
+            externals,
+            last: None,
+            warnings: Warnings::default(),
+            sweep: 0,
+        })
     }
 
-    /// Brings the maps in line; gives the neighbours to keep resolved.
+    /// Brings the maps in line.
     pub fn reconcile(
         &mut self,
         config: &Config,
         state: &NetState,
         ports: &Ports,
-    ) -> Result<BTreeSet<Watch>, ApplyError> {
-        let plan = plan(config, state, ports, &self.applier.lingering_prefixes());
+    ) -> Result<Outcome, ApplyError> {
+        let plan = plan(config, state, ports, &self.applier.lingering_prefixes(), kernel_ports());
+        let mut externals_left = false;
         if self.last.as_ref() != Some(&plan) {
+            let externals = Masquerade::externals_of(&plan.desired.masquerades);
+            self.externals.add(externals.iter().copied());
             // A sweep may be under way: what is retired now waits for one that begins later.
             let changes = self.applier.apply(&plan.desired, self.sweep + 1)?;
+            externals_left = self.externals.replace(externals);
             self.log(&plan, &changes);
             self.shared.set_plan(config, &plan, &self.applier);
         }
         let watched = plan.watched.clone();
         self.last = Some(plan);
-        Ok(watched)
+        Ok(Outcome { watched, externals_left })
     }
 
     /// A sweep is complete.
@@ -75,18 +102,16 @@ impl Reconciler {
                 Change::ServiceRemoved(id) => {
                     info!(vip = %id.vip, port = id.port, protocol = protocol(id.protocol), "service removed");
                 }
-                Change::Hop((addr, len), Some(mac)) => {
-                    info!(prefix = %format_args!("{addr}/{len}"), mac = %Mac(*mac), "next hop");
+                Change::Masquerade(sources, Some(externals)) => {
+                    info!(sources = %List(sources), externals = %List(externals), "masquerade");
                 }
-                Change::Hop((addr, len), None) => {
-                    info!(prefix = %format_args!("{addr}/{len}"), "next hop is not resolved");
+                Change::Masquerade(sources, None) => {
+                    info!(sources = %List(sources), "masquerade removed");
                 }
-                Change::Route((addr, len), route) => {
-                    tracing::debug!(prefix = %format_args!("{addr}/{len}"), ?route, "route");
-                }
-                Change::NoRoom((addr, len)) => {
-                    warn!(prefix = %format_args!("{addr}/{len}"), "no room for another next hop");
-                }
+                Change::Hop(prefix, Some(mac)) => info!(%prefix, mac = %Mac(*mac), "next hop"),
+                Change::Hop(prefix, None) => info!(%prefix, "next hop is not resolved"),
+                Change::Route(prefix, route) => tracing::debug!(%prefix, ?route, "route"),
+                Change::NoRoom(prefix) => warn!(%prefix, "no room for another next hop"),
             }
         }
         for ended in self.warnings.update(plan, Instant::now()) {
@@ -105,6 +130,24 @@ impl Reconciler {
     /// When [`Self::log_due_warnings`] has something to do.
     pub fn next_warning(&self) -> Option<Instant> {
         self.warnings.next()
+    }
+}
+
+/// First and last port that the kernel gives to the host's own connections, of either family.
+fn kernel_ports() -> Option<PortRange> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ports = text.split_whitespace().map(str::parse);
+    Some(PortRange { first: ports.next()?.ok()?, last: ports.next()?.ok()? })
+}
+
+/// Displays some things in a row, or says that there are none.
+pub struct List<'a, T>(pub &'a [T]);
+
+impl<T: std::fmt::Display> std::fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((first, others)) = self.0.split_first() else { return f.write_str("none") };
+        write!(f, "{first}")?;
+        others.iter().try_for_each(|other| write!(f, ", {other}"))
     }
 }
 
@@ -130,7 +173,7 @@ impl Warnings {
         for warning in current {
             if !self.logged.contains(warning) && !self.waiting.contains_key(warning) {
                 let patience =
-                    if plan.awaited.contains(warning) { ARP_PATIENCE } else { Duration::ZERO };
+                    if plan.awaited.contains(warning) { PATIENCE } else { Duration::ZERO };
                 self.waiting.insert(warning.clone(), now + patience);
             }
         }
@@ -150,7 +193,7 @@ impl Warnings {
 }
 
 /// At the start, and when an interface comes up, no neighbour is known: the kernel asks three times, once a second.
-const ARP_PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Displays a MAC address.
 pub struct Mac(pub [u8; 6]);
@@ -188,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn what_arp_may_end_gets_time_to() {
+    fn what_an_answer_may_end_gets_time_to() {
         let (mut warnings, now) = (Warnings::default(), Instant::now());
         let both = plan(&["web1", "web2"], &["web1", "web2"]);
         warnings.update(&both, now);
         assert!(warnings.due(now).is_empty());
-        assert_eq!(warnings.next(), Some(now + ARP_PATIENCE));
+        assert_eq!(warnings.next(), Some(now + PATIENCE));
         assert!(warnings.update(&plan(&["web2"], &["web2"]), now).is_empty());
-        assert_eq!(warnings.due(now + ARP_PATIENCE), ["web2"]);
+        assert_eq!(warnings.due(now + PATIENCE), ["web2"]);
         assert_eq!(warnings.next(), None);
     }
 }

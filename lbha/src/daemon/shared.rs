@@ -2,26 +2,27 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use aya::maps::MapError;
+use lbha_common::{counter::Counter, flow::side};
 
-use super::{Options, timeouts};
+use super::{Options, reconcile::List, refusals::Refused, timeouts};
 use crate::{
-    config::Config,
+    config::{Config, Forward},
     datapath::{
         apply::{Applier, BackendKey},
         attach::Attached,
-        desired::ServiceId,
+        desired::{Server, ServiceId},
         expiry::{Sweep, Timeouts},
         tables::Counters,
     },
-    net::Port,
-    plan::{Plan, Ports, service_id},
+    net::{IpPrefix, Port},
+    plan::{Plan, Ports, forward_id, service_id},
 };
 
 /// Shared between the event loop, which writes, and the admin interface, which reads.
@@ -45,28 +46,40 @@ pub(super) struct State {
     pub settled: bool,
     pub attached: Vec<Attached>,
     pub ports: Vec<(&'static str, Port)>,
-    /// By index in the map of servers.
+    /// By the index that flows and counters have.
     pub backends: HashMap<u16, Backend>,
+    /// Masquerade rules, by the index that flows and counters have.
+    pub masquerades: HashMap<u16, Masquerade>,
     pub sweep: Sweep,
 }
 
-/// A server of a service, with its names.
+/// A server of a service, or the host of a forward, with its names.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
     pub key: BackendKey,
-    /// Name of the service; `None` when it is no longer configured.
+    /// Name of the service or forward; `None` when it is no longer configured.
     pub service: Option<String>,
-    pub pool: String,
+    /// `None` for the host of a forward.
+    pub pool: Option<String>,
     pub server: Option<String>,
     pub weight: u16,
     pub mac: Option<[u8; 6]>,
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
+    /// It sees the clients' own addresses, and needs none of ours.
+    pub keep_client: bool,
     pub retired: bool,
 }
 
+/// A masquerade rule of one family.
+#[derive(Clone, Debug)]
+pub(super) struct Masquerade {
+    /// Its sources.
+    pub name: String,
+}
+
 impl Backend {
-    pub fn address(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.key.address, self.key.port)
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.key.address, self.key.port)
     }
 }
 
@@ -116,28 +129,42 @@ impl Shared {
         self.lock().sweep = sweep;
     }
 
+    /// Packets of new connections that were refused so far, for want of something that masquerading takes.
+    pub fn refused(&self) -> Refused {
+        let mut refused = Refused::default();
+        for on in [side::PUBLIC, side::PRIVATE] {
+            let Ok(stats) = self.counters.interface(on) else { continue };
+            let count = |counter: Counter| stats.packets[counter as usize];
+            refused.no_free_port += count(Counter::DropNoPort);
+            refused.source_quota += count(Counter::DropQuota);
+            refused.no_external_address += count(Counter::DropNoExternal);
+        }
+        refused
+    }
+
     pub fn set_plan(&self, config: &Config, plan: &Plan, applier: &Applier) {
         let mut backends = HashMap::new();
         for service in &config.services {
-            let id = service_id(service);
             let Some(pool) = config.pool(&service.pool) else { continue };
             for server in &pool.servers {
                 let port = server.port.unwrap_or(service.port);
-                let key = BackendKey { service: id, address: server.address, port };
-                let Some(index) = applier.backend_id(&key) else { continue };
-                let hop = plan.desired.hops.get(&(server.address, 32));
-                let backend = Backend {
-                    key,
-                    service: Some(service.name.clone()),
-                    pool: pool.name.clone(),
+                let key =
+                    BackendKey { service: service_id(service), address: server.address, port };
+                let names = Names {
+                    service: service.name.clone(),
+                    pool: Some(pool.name.clone()),
                     server: Some(server.name.clone()),
                     weight: server.weight,
-                    mac: hop.and_then(|hop| hop.dmac),
-                    source: source(plan, &id, &key),
-                    retired: false,
                 };
-                backends.insert(index as u16, backend);
+                add_backend(&mut backends, plan, applier, key, names);
             }
+        }
+        for forward in &config.forwards {
+            let (address, port) = (forward.to.ip(), forward.to.port());
+            let key = BackendKey { service: forward_id(forward), address, port };
+            let names =
+                Names { service: forward_name(forward), pool: None, server: None, weight: 1 };
+            add_backend(&mut backends, plan, applier, key, names);
         }
         let mut state = self.lock();
         state.config = Some(config.clone());
@@ -160,30 +187,74 @@ impl Shared {
     }
 }
 
-fn source(plan: &Plan, id: &ServiceId, key: &BackendKey) -> Option<Ipv4Addr> {
-    let service = plan.desired.services.get(id)?;
-    let server = service.servers.iter().find(|s| (s.address, s.port) == (key.address, key.port))?;
-    server.source
+struct Names {
+    service: String,
+    pool: Option<String>,
+    server: Option<String>,
+    weight: u16,
 }
 
+fn add_backend(
+    backends: &mut HashMap<u16, Backend>,
+    plan: &Plan,
+    applier: &Applier,
+    key: BackendKey,
+    names: Names,
+) {
+    let Some(index) = applier.backend_id(&key) else { return };
+    let hop = plan.desired.hops.get(&IpPrefix::host(key.address));
+    let server = server(plan, &key);
+    let Names { service, pool, server: name, weight } = names;
+    let backend = Backend {
+        key,
+        service: Some(service),
+        pool,
+        server: name,
+        weight,
+        mac: hop.and_then(|hop| hop.dmac),
+        source: server.and_then(|server| server.source),
+        keep_client: server.is_some_and(|server| server.keep_client),
+        retired: false,
+    };
+    backends.insert(index as u16, backend);
+}
+
+fn server<'a>(plan: &'a Plan, key: &BackendKey) -> Option<&'a Server> {
+    let service = plan.desired.services.get(&key.service)?;
+    service.servers.iter().find(|s| (s.address, s.port) == (key.address, key.port))
+}
+
+/// What a forward is shown as.
+pub(super) fn forward_name(forward: &Forward) -> String {
+    forward.name.clone().unwrap_or_else(|| forward.address.to_string())
+}
+
+fn names(config: &Config) -> HashMap<ServiceId, String> {
+    let services = config.services.iter().map(|s| (service_id(s), s.name.clone()));
+    services.chain(config.forwards.iter().map(|f| (forward_id(f), forward_name(f)))).collect()
+}
+
+/// Adds what is no longer configured and has connections left, and the masquerade rules, with and without.
 fn add_retired(state: &mut State, applier: &Applier) {
-    let names: HashMap<ServiceId, String> = state
-        .config
-        .iter()
-        .flat_map(|config| &config.services)
-        .map(|service| (service_id(service), service.name.clone()))
-        .collect();
+    let names = state.config.as_ref().map(names).unwrap_or_default();
     for (key, index) in applier.retired_backends() {
         let backend = Backend {
             key: *key,
             service: names.get(&key.service).cloned(),
-            pool: String::new(),
+            pool: None,
             server: None,
             weight: 0,
             mac: None,
             source: None,
+            keep_client: false,
             retired: true,
         };
         state.backends.insert(index as u16, backend);
     }
+    let rules = applier.masquerade_owners().into_iter();
+    let with_name = rules.map(|rule| {
+        let name = List(&rule.sources).to_string();
+        (rule.owner as u16, Masquerade { name })
+    });
+    state.masquerades = with_name.collect();
 }

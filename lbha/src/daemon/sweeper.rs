@@ -5,7 +5,11 @@
 
 use std::{
     path::Path,
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -13,7 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use crate::datapath::{
-    expiry::{Sweep, Timeouts, sweep},
+    expiry::{Externals, Sweep, Timeouts, sweep},
     tables::FlowTables,
 };
 
@@ -26,19 +30,27 @@ pub struct Report {
     pub took: Duration,
 }
 
-pub struct Sweeper;
+/// The thread's other end.
+pub struct Sweeper {
+    thread: Option<Thread>,
+    asked: Arc<AtomicBool>,
+}
 
 impl Sweeper {
     /// The thread ends when the receiver is dropped.
     pub fn spawn(
         root: &Path,
         timeouts: Timeouts,
-    ) -> Result<mpsc::Receiver<Report>, aya::maps::MapError> {
+        externals: Arc<Externals>,
+    ) -> Result<(Self, mpsc::Receiver<Report>), aya::maps::MapError> {
         let mut tables = FlowTables::open(root)?;
         let (reports, receiver) = mpsc::channel(1);
+        let asked = Arc::new(AtomicBool::new(false));
+        let is_asked = asked.clone();
         let run = move || {
             let mut rest = INTERVAL;
             for number in 1.. {
+                is_asked.store(false, Ordering::Relaxed);
                 let started = Instant::now();
                 let mut batch = started;
                 let pause = || {
@@ -47,7 +59,7 @@ impl Sweeper {
                     batch = Instant::now();
                     !reports.is_closed()
                 };
-                match sweep(&mut tables, &timeouts, number, pause) {
+                match sweep(&mut tables, &timeouts, &externals, number, pause) {
                     Ok(Some(sweep)) => {
                         let report = Report { sweep, took: started.elapsed() };
                         rest = report.took.max(INTERVAL);
@@ -58,15 +70,32 @@ impl Sweeper {
                     Ok(None) => return,
                     Err(error) => warn!(%error, "a sweep of the flow tables failed"),
                 }
-                thread::park_timeout(rest);
-                if reports.is_closed() {
-                    return;
+                let rested = Instant::now();
+                while !is_asked.load(Ordering::Relaxed)
+                    && let Some(left) = rest.checked_sub(rested.elapsed())
+                {
+                    thread::park_timeout(left);
+                    if reports.is_closed() {
+                        return;
+                    }
                 }
             }
         };
-        if let Err(error) = thread::Builder::new().name("sweeper".into()).spawn(run) {
-            error!(%error, "cannot start the sweeper: connections will not expire");
+        let thread = match thread::Builder::new().name("sweeper".into()).spawn(run) {
+            Ok(handle) => Some(handle.thread().clone()),
+            Err(error) => {
+                error!(%error, "cannot start the sweeper: connections will not expire");
+                None
+            }
+        };
+        Ok((Self { thread, asked }, receiver))
+    }
+
+    /// Has a sweep begin at once, or after the one that is under way.
+    pub fn sweep_now(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.unpark();
         }
-        Ok(receiver)
     }
 }

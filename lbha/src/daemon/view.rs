@@ -1,15 +1,13 @@
 //! The admin interface's view of the running daemon: what it knows, and what the maps say right now.
 
-use std::{
-    collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::{collections::HashMap, net::SocketAddr};
 
 use lbha_common::{
     ABI_VERSION,
+    addr::Be16,
     conntrack::Phase,
     counter::{Class, Counter},
-    flow::{Flow4, FlowKey4, side},
+    flow::{Flow, FlowKey, side},
     stats::{BackendStats, InterfaceStats},
     time::{TICK_SHIFT, age},
     wire::proto,
@@ -22,8 +20,14 @@ use super::{
 };
 use crate::{
     api::{View, types},
-    datapath::{attach::Mode, batch::Walk, expiry, tables::FlowTables},
-    plan::service_id,
+    datapath::{
+        attach::Mode,
+        batch::Walk,
+        expiry,
+        family::Family,
+        tables::{FamilyFlows, FlowTables},
+    },
+    plan::{forward_id, service_id},
 };
 
 /// Flows listed when the query does not say.
@@ -50,9 +54,15 @@ impl View for Shared {
                 (Mode::Native, None) => {}
             }
         }
-        let (flow_capacity, half_open_capacity) = FlowTables::open(&self.root)
-            .map(|tables| (tables.flows.capacity / 2, tables.half_open.capacity / 2))
+        let capacities = FlowTables::open(&self.root)
+            .map(|FlowTables { v4, v6 }| {
+                [v4.flows.capacity, v4.half_open.capacity, v6.flows.capacity, v6.half_open.capacity]
+            })
             .unwrap_or_default();
+        let [flows, half_open, flows_v6, half_open_v6] =
+            capacities.map(|entries| u64::from(entries / 2));
+        let table = |connections, capacity| types::Table { connections, capacity };
+        let sweep = &state.sweep;
         types::Status {
             version: env!("CARGO_PKG_VERSION").into(),
             abi: ABI_VERSION,
@@ -67,16 +77,12 @@ impl View for Shared {
                 .iter()
                 .map(|(name, port)| self.interface(&state, name, port))
                 .collect(),
-            flow_table: types::Table {
-                connections: state.sweep.connections,
-                capacity: flow_capacity.into(),
-            },
-            half_open_table: types::Table {
-                connections: state.sweep.half_open,
-                capacity: half_open_capacity.into(),
-            },
+            flow_table: table(sweep.v4.connections, flows),
+            half_open_table: table(sweep.v4.half_open, half_open),
+            flow_table_v6: table(sweep.v6.connections, flows_v6),
+            half_open_table_v6: table(sweep.v6.half_open, half_open_v6),
             services: state.config.as_ref().map_or(0, |config| config.services.len()),
-            servers: state.backends.values().filter(|backend| !backend.retired).count(),
+            servers: state.backends.values().filter(|backend| is_server(backend)).count(),
         }
     }
 
@@ -121,8 +127,11 @@ impl View for Shared {
         }
         let position = |backend: &Backend| {
             let config = state.config.as_ref()?;
-            let service =
-                config.services.iter().position(|s| service_id(s) == backend.key.service)?;
+            let id = backend.key.service;
+            let Some(service) = config.services.iter().position(|s| service_id(s) == id) else {
+                let forward = config.forwards.iter().position(|f| forward_id(f) == id)?;
+                return Some((config.services.len() + forward, 0));
+            };
             let pool = config.pool(&config.services[service].pool)?;
             let server = pool.servers.iter().position(|s| Some(&s.name) == backend.server.as_ref());
             Some((service, server.unwrap_or(usize::MAX)))
@@ -135,7 +144,7 @@ impl View for Shared {
                 let total = totals.get(&backend.key.service).copied().unwrap_or(0);
                 types::Server {
                     service: backend.service.clone().unwrap_or_else(|| "-".into()),
-                    pool: backend.pool.clone(),
+                    pool: backend.pool.clone().unwrap_or_default(),
                     name: backend.server.clone().unwrap_or_else(|| backend.address().to_string()),
                     address: backend.address(),
                     weight: backend.weight,
@@ -228,7 +237,7 @@ impl Shared {
         types::Traffic {
             connections: stats.connections,
             established: stats.established,
-            current: state.sweep.by_backend.get(&index).copied().unwrap_or(0),
+            current: state.sweep.by_owner.get(&index).copied().unwrap_or(0),
             packets_in: stats.packets_in,
             bytes_in: stats.bytes_in,
             packets_out: stats.packets_out,
@@ -237,82 +246,123 @@ impl Shared {
     }
 
     fn list(&self, state: &State, query: &types::FlowQuery) -> anyhow::Result<types::Flows> {
-        let tables = FlowTables::open(&self.root)?;
-        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+        let FlowTables { v4, v6 } = FlowTables::open(&self.root)?;
         let mut result = types::Flows::default();
+        self.list_family(&v4, state, query, &mut result)?;
+        self.list_family(&v6, state, query, &mut result)?;
+        Ok(result)
+    }
+
+    fn list_family<A: Family>(
+        &self,
+        tables: &FamilyFlows<A>,
+        state: &State,
+        query: &types::FlowQuery,
+        result: &mut types::Flows,
+    ) -> anyhow::Result<()> {
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         let now = expiry::now();
         for (table, half_open) in [(&tables.flows, false), (&tables.half_open, true)] {
-            let mut walk = Walk::<FlowKey4, Flow4>::default();
+            let mut walk = Walk::<FlowKey<A>, Flow<A>>::default();
             while let Some(batch) = walk.next_batch(&table.data)? {
                 for (key, entry) in batch.filter(|(_, entry)| !entry.is_reply()) {
                     let phase = Phase::of(key.proto, entry.state, half_open);
-                    let backend = state.backends.get(&entry.backend);
-                    if !matches(query, key, backend, phase) {
+                    let owner = Owner::of(state, key, entry);
+                    if !matches(query, key, &owner, phase) {
                         continue;
                     }
                     if result.flows.len() == limit {
                         result.truncated = true;
-                        return Ok(result);
+                        return Ok(());
                     }
-                    result
-                        .flows
-                        .push(self.flow(&tables, half_open, key, entry, backend, phase, now));
+                    // Either direction keeps a connection alive.
+                    let peer = table.entries.get(&key.peer(entry), 0);
+                    let last_seen = entry.last_seen.max(peer.map_or(0, |peer| peer.last_seen));
+                    let idle = seconds(age(now, last_seen));
+                    let timeout = self.timeouts.of(phase).as_secs();
+                    result.flows.push(types::Flow {
+                        idle_seconds: idle,
+                        expires_seconds: timeout.saturating_sub(idle),
+                        age_seconds: seconds(age(now, entry.created)),
+                        ..flow(key, entry, &owner, phase)
+                    });
                 }
             }
         }
-        Ok(result)
+        Ok(())
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "one row's columns, from one caller")]
-    fn flow(
-        &self,
-        tables: &FlowTables,
-        half_open: bool,
-        key: &FlowKey4,
-        entry: &Flow4,
-        backend: Option<&Backend>,
-        phase: Phase,
-        now: u32,
-    ) -> types::Flow {
-        let table = if half_open { &tables.half_open } else { &tables.flows };
-        // Either direction keeps a connection alive.
-        let peer_seen = table.entries.get(&key.peer(entry), 0).map_or(0, |peer| peer.last_seen);
-        let idle = age(now, entry.last_seen.max(peer_seen));
-        let idle_seconds = seconds(idle);
-        let socket = |addr: Ipv4Addr, port| SocketAddrV4::new(addr, port);
-        types::Flow {
-            protocol: if key.proto == proto::TCP { "tcp" } else { "udp" }.into(),
-            state: phase.as_str().into(),
+/// Who a connection belongs to, in names.
+#[derive(Default)]
+struct Owner {
+    service: Option<String>,
+    server: Option<String>,
+    masquerade: Option<String>,
+}
+
+impl Owner {
+    fn of<A: Family>(state: &State, key: &FlowKey<A>, entry: &Flow<A>) -> Self {
+        let rule = state.masquerades.get(&entry.backend);
+        if rule.is_some() || entry.is_masquerade() {
+            // One that a daemon before this one had has no sources any more.
+            let name = rule.map(|rule| rule.name.clone()).filter(|name| !name.is_empty());
+            let masquerade = Some(name.unwrap_or_else(|| key.saddr.ip().to_string()));
+            return Self { masquerade, ..Self::default() };
+        }
+        let backend = state.backends.get(&entry.backend);
+        Self {
             service: backend.and_then(|backend| backend.service.clone()),
             server: backend.and_then(|backend| backend.server.clone()),
-            client: socket(key.saddr.into(), key.sport.get()),
-            vip: socket(key.daddr.into(), key.dport.get()),
-            source: socket(entry.saddr.into(), entry.sport.get()),
-            destination: socket(entry.daddr.into(), entry.dport.get()),
-            age_seconds: seconds(age(now, entry.created)),
-            idle_seconds,
-            expires_seconds: self.timeouts.of(phase).as_secs().saturating_sub(idle_seconds),
+            masquerade: None,
         }
     }
+}
+
+/// A row without its times.
+fn flow<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, owner: &Owner, phase: Phase) -> types::Flow {
+    let socket = |addr: A, port: Be16| SocketAddr::new(addr.ip(), port.get());
+    types::Flow {
+        protocol: match key.proto {
+            proto::TCP => "tcp",
+            proto::UDP => "udp",
+            _ => "icmp",
+        }
+        .into(),
+        state: phase.as_str().into(),
+        service: owner.service.clone(),
+        server: owner.server.clone(),
+        masquerade: owner.masquerade.clone(),
+        client: socket(key.saddr, key.sport),
+        vip: socket(key.daddr, key.dport),
+        source: socket(entry.saddr, entry.sport),
+        destination: socket(entry.daddr, entry.dport),
+        age_seconds: 0,
+        idle_seconds: 0,
+        expires_seconds: 0,
+    }
+}
+
+/// Configured, and of a pool.
+fn is_server(backend: &Backend) -> bool {
+    !backend.retired && backend.pool.is_some()
 }
 
 fn seconds(ticks: u32) -> u64 {
     (u64::from(ticks) << TICK_SHIFT) / 1_000_000_000
 }
 
-fn matches(
+fn matches<A: Family>(
     query: &types::FlowQuery,
-    key: &FlowKey4,
-    backend: Option<&Backend>,
+    key: &FlowKey<A>,
+    owner: &Owner,
     phase: Phase,
 ) -> bool {
     let types::FlowQuery { limit: _, service, server, client, state } = query;
-    let is = |wanted: &Option<String>, name: Option<&String>| {
-        wanted.as_ref().is_none_or(|wanted| Some(wanted) == name)
-    };
-    is(service, backend.and_then(|b| b.service.as_ref()))
-        && is(server, backend.and_then(|b| b.server.as_ref()))
-        && client.is_none_or(|client| Ipv4Addr::from(key.saddr) == client)
+    let is = |wanted: &Option<String>, name: &Option<String>| wanted.is_none() || wanted == name;
+    is(service, &owner.service)
+        && is(server, &owner.server)
+        && client.is_none_or(|client| key.saddr.ip() == client)
         && state.as_ref().is_none_or(|state| state == phase.as_str())
 }
 
@@ -321,7 +371,7 @@ fn state_of(backend: &Backend) -> &'static str {
         "retired"
     } else if backend.mac.is_none() {
         "unresolved"
-    } else if backend.source.is_none() {
+    } else if backend.source.is_none() && !backend.keep_client {
         "no_source"
     } else {
         "usable"

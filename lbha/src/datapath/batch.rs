@@ -31,10 +31,10 @@ impl<K: aya::Pod + Default, V: aya::Pod + Default> Default for Walk<K, V> {
 
 impl<K: aya::Pod, V: aya::Pod> Walk<K, V> {
     /// The next batch, or `None` at the end.
-    pub fn next_batch(
-        &mut self,
+    pub fn next_batch<'a>(
+        &'a mut self,
         map: &MapData,
-    ) -> io::Result<Option<impl Iterator<Item = (&K, &V)>>> {
+    ) -> io::Result<Option<impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V>>> {
         if self.done {
             return Ok(None);
         }

@@ -76,6 +76,11 @@ impl<K: Clone + Eq + Hash> Ids<K> {
         self.by_key.keys()
     }
 
+    /// Whether a key has an index and is retired.
+    pub fn is_retired(&self, key: &K) -> bool {
+        self.by_key.get(key).is_some_and(|slot| slot.retired.is_some())
+    }
+
     /// Keys that are retired but still have their index.
     pub fn retired(&self) -> impl Iterator<Item = (&K, u32)> {
         self.by_key

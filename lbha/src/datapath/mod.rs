@@ -8,6 +8,7 @@ pub mod attach;
 pub mod batch;
 pub mod desired;
 pub mod expiry;
+pub mod family;
 pub mod ids;
 pub mod loader;
 pub mod pins;

@@ -13,7 +13,7 @@ use nix::{
     sys::statfs,
 };
 
-/// Every pinned map. Not pinned: the limiter, the clock, and aya-log's ring.
+/// Every pinned map. Not pinned: the limiter of ICMP errors, the clock, and aya-log's ring.
 pub const MAPS: &[&str] = &[
     "FLOWS4",
     "FLOWS6",
@@ -50,16 +50,18 @@ pub const MAPS: &[&str] = &[
     "ERROR_SOURCES6",
     "DEVICES",
     "DEVICES_MB",
+    // A program array without a pin or another user's handle loses its entries.
     "TAILS",
     "TAILS_MB",
+    // While programs are replaced one by one, an old one may leave something there for a new one.
+    "WORKSPACE4",
+    "WORKSPACE6",
+    "SCRATCH",
     "INTERFACES",
     "SETTINGS",
     "INTERFACE_STATS",
     "BACKEND_STATS",
     "EVENTS",
-    "WORKSPACE4",
-    "WORKSPACE6",
-    "SCRATCH",
 ];
 
 #[derive(Debug, thiserror::Error)]

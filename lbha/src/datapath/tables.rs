@@ -7,39 +7,60 @@ use aya::maps::{
     lpm_trie::LpmTrie, of_maps::ArrayOfMaps,
 };
 use lbha_common::{
-    addr::Be32,
-    flow::{Flow4, FlowKey4},
-    nexthop::{Interface, NextHop4},
-    service::{Backend4, Service, ServiceKey4, Settings},
+    addr::{Be32, Be128},
+    flow::{Flow, FlowKey},
+    masquerade::{Binding, BindingKey, Counted, Rule},
+    nexthop::{Interface, NextHop},
+    service::{Backend, Service, ServiceKey, Settings},
     stats::{BackendStats, InterfaceStats},
 };
 
-use super::pins::map_path;
+use super::{family::Family, pins::map_path};
 
-/// A table of flows: single entries through aya, and the map itself for batches.
-pub struct FlowTable {
-    pub entries: HashMap<MapData, FlowKey4, Flow4>,
+/// A hash table: single entries through aya, and the map itself for batches.
+pub struct Table<K, V> {
+    pub entries: HashMap<MapData, K, V>,
     pub data: MapData,
-    /// In entries; a connection takes two.
+    /// In entries.
     pub capacity: u32,
 }
 
-/// The tables of confirmed and of half-open connections.
-pub struct FlowTables {
-    pub flows: FlowTable,
-    pub half_open: FlowTable,
+/// A table of flows; a connection takes two entries.
+pub type FlowTable<A> = Table<FlowKey<A>, Flow<A>>;
+
+/// What comes and goes with the connections of one family.
+pub struct FamilyFlows<A: Family> {
+    /// Confirmed connections.
+    pub flows: FlowTable<A>,
+    pub half_open: FlowTable<A>,
+    pub bindings: Table<BindingKey<A>, Binding<A>>,
+    pub begun: Table<A, u64>,
+    pub counted: Table<A, Counted>,
 }
 
-/// What the controller writes.
-pub struct Tables {
-    pub services: HashMap<MapData, ServiceKey4, Service>,
-    pub servers: HashMap<MapData, ServiceKey4, u32>,
-    pub addresses: HashMap<MapData, Be32, u32>,
+/// What comes and goes with connections.
+pub struct FlowTables {
+    pub v4: FamilyFlows<Be32>,
+    pub v6: FamilyFlows<Be128>,
+}
+
+/// What the controller writes for one family.
+pub struct FamilyTables<A: Family> {
+    pub services: HashMap<MapData, ServiceKey<A>, Service>,
+    pub servers: HashMap<MapData, ServiceKey<A>, u32>,
+    pub addresses: HashMap<MapData, A, u32>,
+    pub backends: Array<MapData, Backend<A>>,
+    pub next_hops: Array<MapData, NextHop<A>>,
+    pub routes: LpmTrie<MapData, A, u32>,
+    pub masquerade: LpmTrie<MapData, A, u32>,
+    pub rules: Array<MapData, Rule<A>>,
+    pub error_sources: Array<MapData, A>,
+}
+
+/// What the controller writes for both families together.
+pub struct CommonTables {
     pub slots: ArrayOfMaps<MapData, Array<MapData, u32>>,
     pub turns: Array<MapData, u64>,
-    pub backends: Array<MapData, Backend4>,
-    pub next_hops: Array<MapData, NextHop4>,
-    pub routes: LpmTrie<MapData, Be32, u32>,
     pub devices: DevMap<MapData>,
     pub devices_mb: DevMap<MapData>,
     pub interfaces: Array<MapData, Interface>,
@@ -57,13 +78,30 @@ fn open(root: &Path, name: &str) -> Result<Map, MapError> {
     Map::from_map_data(MapData::from_pin(map_path(root, name))?)
 }
 
-impl FlowTable {
-    fn open(root: &Path, name: &str) -> Result<Self, MapError> {
-        let path = map_path(root, name);
+/// A map of which each family has one.
+fn open_of<A: Family>(root: &Path, name: &str) -> Result<Map, MapError> {
+    open(root, &format!("{name}{}", A::VERSION))
+}
+
+impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
+    fn open<A: Family>(root: &Path, name: &str) -> Result<Self, MapError> {
+        let path = map_path(root, &format!("{name}{}", A::VERSION));
         Ok(Self {
-            entries: open(root, name)?.try_into()?,
+            entries: open_of::<A>(root, name)?.try_into()?,
             data: MapData::from_pin(&path)?,
             capacity: MapInfo::from_pin(&path)?.max_entries(),
+        })
+    }
+}
+
+impl<A: Family> FamilyFlows<A> {
+    fn open(root: &Path) -> Result<Self, MapError> {
+        Ok(Self {
+            flows: Table::open::<A>(root, "FLOWS")?,
+            half_open: Table::open::<A>(root, "HALF_OPEN")?,
+            bindings: Table::open::<A>(root, "BINDINGS")?,
+            begun: Table::open::<A>(root, "BEGUN")?,
+            counted: Table::open::<A>(root, "COUNTED")?,
         })
     }
 }
@@ -71,25 +109,33 @@ impl FlowTable {
 impl FlowTables {
     /// Opens the pins below the directory of a layout version.
     pub fn open(root: &Path) -> Result<Self, MapError> {
+        Ok(Self { v4: FamilyFlows::open(root)?, v6: FamilyFlows::open(root)? })
+    }
+}
+
+impl<A: Family> FamilyTables<A> {
+    /// Opens the pins below the directory of a layout version.
+    pub fn open(root: &Path) -> Result<Self, MapError> {
         Ok(Self {
-            flows: FlowTable::open(root, "FLOWS4")?,
-            half_open: FlowTable::open(root, "HALF_OPEN4")?,
+            services: open_of::<A>(root, "SERVICES")?.try_into()?,
+            servers: open_of::<A>(root, "SERVERS")?.try_into()?,
+            addresses: open_of::<A>(root, "ADDRESSES")?.try_into()?,
+            backends: open_of::<A>(root, "BACKENDS")?.try_into()?,
+            next_hops: open_of::<A>(root, "NEXT_HOPS")?.try_into()?,
+            routes: open_of::<A>(root, "ROUTES")?.try_into()?,
+            masquerade: open_of::<A>(root, "MASQUERADE")?.try_into()?,
+            rules: open_of::<A>(root, "RULES")?.try_into()?,
+            error_sources: open_of::<A>(root, "ERROR_SOURCES")?.try_into()?,
         })
     }
 }
 
-impl Tables {
+impl CommonTables {
     /// Opens the pins below the directory of a layout version.
     pub fn open(root: &Path) -> Result<Self, MapError> {
         Ok(Self {
-            services: open(root, "SERVICES4")?.try_into()?,
-            servers: open(root, "SERVERS4")?.try_into()?,
-            addresses: open(root, "ADDRESSES4")?.try_into()?,
             slots: open(root, "SLOTS")?.try_into()?,
             turns: open(root, "TURNS")?.try_into()?,
-            backends: open(root, "BACKENDS4")?.try_into()?,
-            next_hops: open(root, "NEXT_HOPS4")?.try_into()?,
-            routes: open(root, "ROUTES4")?.try_into()?,
             devices: open(root, "DEVICES")?.try_into()?,
             devices_mb: open(root, "DEVICES_MB")?.try_into()?,
             interfaces: open(root, "INTERFACES")?.try_into()?,

@@ -51,6 +51,8 @@ pub struct Sweep {
 }
 
 const CONNECTIONS: u32 = 1_000_000;
+/// What there is room for over IPv6, as the configuration has it unless it says otherwise.
+const CONNECTIONS_V6: u32 = 250_000;
 const HALF_OPEN: u32 = 65_536;
 
 /// Idle for longer than the shortest timeout that the ticks can tell.
@@ -64,8 +66,11 @@ pub fn run(options: &Options) -> Result<Report> {
         options.interrupt.as_ref().map_or(Ok(()), Interrupt::check)
     };
     check("a million connections")?;
-    let sizes =
-        Sizes { max_connections: CONNECTIONS, max_connections_v6: 1024, max_half_open: HALF_OPEN };
+    let sizes = Sizes {
+        max_connections: CONNECTIONS,
+        max_connections_v6: CONNECTIONS_V6,
+        max_half_open: HALF_OPEN,
+    };
     let mut prog = Prog::of(OBJECT, &scenarios::network(None), sizes);
     let template = scenarios::template(&mut prog)?;
     let started = Instant::now();
@@ -95,21 +100,10 @@ pub fn run(options: &Options) -> Result<Report> {
 }
 
 fn sweep(prog: &mut Prog, timeout: Duration) -> Result<Sweep> {
-    let timeouts = Timeouts {
-        tcp_syn: timeout,
-        tcp_established: timeout,
-        tcp_fin_wait: timeout,
-        tcp_time_wait: timeout,
-        tcp_reset: timeout,
-        udp: timeout,
-        udp_unreplied: timeout,
-        masquerade_opening: timeout,
-        masquerade_closing: timeout,
-        icmp: timeout,
-    };
+    let timeouts = Timeouts::all(timeout);
     let (started, mut batches, mut longest) = (Instant::now(), 0, Duration::ZERO);
     let mut before = started;
-    let swept = expiry::sweep(&mut prog.flows, &timeouts, 1, || {
+    let swept = expiry::sweep(&mut prog.flows, &timeouts, &prog.externals, 1, || {
         let now = Instant::now();
         longest = longest.max(now - before);
         before = now;

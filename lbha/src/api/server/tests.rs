@@ -199,7 +199,7 @@ fn flows_are_filtered_and_limited() {
 
         let (head, body) = raw_get(&socket, "GET", "/v1/flows?client=me").await;
         assert!(head.starts_with("http/1.1 400"), "{head}");
-        assert_eq!(body, json!({ "error": "bad query: client: invalid IPv4 address syntax" }));
+        assert_eq!(body, json!({ "error": "bad query: client: invalid IP address syntax" }));
         let error = client::get_bytes(&socket, "/v1/flows?limit=x").await.unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -19,6 +19,7 @@ pub fn render(now: &Flows, look: Look) -> String {
             state,
             service,
             server,
+            masquerade,
             client,
             vip,
             source,
@@ -27,10 +28,11 @@ pub fn render(now: &Flows, look: Look) -> String {
             idle_seconds,
             expires_seconds,
         } = flow;
+        let masquerade = masquerade.as_ref().map(|sources| format!("masquerade {sources}"));
         let mut row = vec![
             Cell::new(protocol),
             Cell::new(state),
-            Cell::maybe(service.as_ref()),
+            Cell::maybe(service.as_ref().or(masquerade.as_ref())),
             Cell::maybe(server.as_ref()),
             Cell::from(client),
             Cell::from(vip),
@@ -85,6 +87,40 @@ tcp    established  www      web1    203.0.113.7:51234    147.75.78.116:80  192.
 tcp    syn          -        -       198.51.100.23:40001  147.75.78.116:80  192.168.1.2:1025  192.168.1.11:80     0s    0s      10s
 
 the first 2 only: --limit shows more, filters show fewer
+"
+        );
+    }
+
+    #[test]
+    fn both_families() {
+        let mut flows = testing::flows();
+        let flow = &mut flows.flows[0];
+        flow.client = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
+        flow.vip = "[2001:db8::116]:80".parse().unwrap();
+        flow.source = "[fd00:1::1]:1024".parse().unwrap();
+        flow.destination = "[fd00:1::10]:80".parse().unwrap();
+        let look = Look { wide: true, ..Look::default() };
+        assert_eq!(render(&flows, look), "\
+PROTO  STATE        SERVICE  SERVER  CLIENT                                          VIP                 SOURCE            DESTINATION        AGE  IDLE  EXPIRES
+tcp    established  www      web1    [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535  [2001:db8::116]:80  [fd00:1::1]:1024  [fd00:1::10]:80  3m12s    4s   23h59m
+tcp    syn          -        -       198.51.100.23:40001                             147.75.78.116:80    192.168.1.2:1025  192.168.1.11:80     0s    0s      10s
+");
+    }
+
+    #[test]
+    fn a_masqueraded_connection_is_shown_as_one() {
+        let mut flows = testing::flows();
+        flows.flows.truncate(1);
+        let flow = &mut flows.flows[0];
+        (flow.service, flow.server) = (None, None);
+        flow.masquerade = Some("192.168.1.0/24".into());
+        flow.client = "192.168.1.10:40000".parse().unwrap();
+        flow.vip = "198.51.100.10:443".parse().unwrap();
+        assert_eq!(
+            render(&flows, Look::default()),
+            "\
+PROTO  STATE        SERVICE                    SERVER  CLIENT              VIP                  AGE  IDLE  EXPIRES
+tcp    established  masquerade 192.168.1.0/24  -       192.168.1.10:40000  198.51.100.10:443  3m12s    4s   23h59m
 "
         );
     }

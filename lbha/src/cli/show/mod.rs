@@ -8,7 +8,7 @@ mod services;
 mod status;
 mod watch;
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
@@ -82,7 +82,7 @@ pub struct FlowsArgs {
 
     /// From this client only
     #[arg(long, value_name = "ADDRESS")]
-    pub client: Option<Ipv4Addr>,
+    pub client: Option<IpAddr>,
 
     /// In this state only
     #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(FLOW_STATES))]
@@ -236,6 +236,11 @@ mod tests {
             flows_path(&args.query()),
             "/v1/flows?limit=5&service=www&server=web1&client=203.0.113.7&state=syn"
         );
+        let Noun::Flows(args) = parse("lbha show flows --client 2001:db8::7").unwrap().noun else {
+            panic!()
+        };
+        let path = flows_path(&args.query());
+        assert!(path.ends_with("client=2001%3Adb8%3A%3A7"), "{path}");
         assert!(parse("lbha show flows --state open").unwrap_err().contains("established"));
         assert!(parse("lbha show flows --limit 100001").unwrap_err().contains("100001"));
         assert!(parse("lbha show flows --limit 0").unwrap_err().contains("1..=100000"));

@@ -108,6 +108,20 @@ dns      ns1     192.168.1.53:53  unresolved      10   0.0%        0            
     }
 
     #[test]
+    fn both_families() {
+        let mut servers = testing::servers(0);
+        servers[0].address = "[fd00:1:0:1::10]:8080".parse().unwrap();
+        servers[0].source = Some("fd00:1:0:1::1".parse().unwrap());
+        let look = Look { wide: true, ..Look::default() };
+        assert_eq!(render(&servers, None, look), "\
+SERVICE  POOL        SERVER  ADDRESS                STATE       MAC                SOURCE         WEIGHT  SHARE  CURRENT  CONNECTIONS  ESTABLISHED  PACKETS IN  PACKETS OUT       IN        OUT
+www      nginx_pool  web1    [fd00:1:0:1::10]:8080  usable      0c:42:a1:11:00:10  fd00:1:0:1::1       1  50.0%      156        10256        10250       75100        85450  5.9 MiB  424.4 MiB
+www      nginx_pool  web2    192.168.1.11:80        retired     0c:42:a1:11:00:11  192.168.1.2         1   0.0%        4        10256            0           0            0      0 B        0 B
+dns      dns         ns1     192.168.1.53:53        unresolved  -                  -                  10   0.0%        0            0            0           0            0      0 B        0 B
+");
+    }
+
+    #[test]
     fn none() {
         assert_eq!(render(&vec![], None, Look::default()), "no servers\n");
     }

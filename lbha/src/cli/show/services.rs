@@ -1,6 +1,6 @@
 //! `lbha show services`
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Look,
@@ -44,7 +44,7 @@ pub fn render(now: &Vec<Service>, before: Option<Before<'_, Vec<Service>>>, look
         };
         let mut row = vec![
             Cell::new(name),
-            Cell::new(format!("{vip}:{port}")),
+            Cell::from(SocketAddr::new(*vip, *port)),
             Cell::new(protocol),
             Cell::new(scheduler),
         ];
@@ -120,6 +120,17 @@ www      147.75.78.116:80  tcp    rr             2/2      312        20532  11.9
 dns      147.75.78.116:53  udp    maglev         0/1        0            0       0 B        0 B       -     -      -
 "
         );
+    }
+
+    #[test]
+    fn both_families() {
+        let mut services = testing::services(0);
+        services[1].vip = "2001:db8:0:1::116".parse().unwrap();
+        assert_eq!(render(&services, None, Look::default()), "\
+SERVICE  ADDRESS                 PROTO  SCHEDULER  SERVERS  CURRENT  CONNECTIONS        IN        OUT
+www      147.75.78.116:80        tcp    rr             2/2      312        20512  11.8 MiB  848.8 MiB
+dns      [2001:db8:0:1::116]:53  udp    maglev         0/1        0            0       0 B        0 B
+");
     }
 
     #[test]

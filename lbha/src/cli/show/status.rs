@@ -24,6 +24,8 @@ pub fn render(now: &Status, before: Option<Before<'_, Status>>, look: Look) -> S
         interfaces,
         flow_table,
         half_open_table,
+        flow_table_v6,
+        half_open_table_v6,
         services,
         servers,
     } = now;
@@ -36,13 +38,15 @@ pub fn render(now: &Status, before: Option<Before<'_, Status>>, look: Look) -> S
          config     {config}\n\
          pins       {}\n\
          services   {services}, with {servers} servers\n\
-         flows      {}\n\
-         half-open  {}\n",
+         flows      {}; IPv6: {}\n\
+         half-open  {}; IPv6: {}\n",
         duration(*uptime_seconds),
         clean(version),
         clean(pins),
         usage(flow_table, look),
+        usage(flow_table_v6, look),
         usage(half_open_table, look),
+        usage(half_open_table_v6, look),
     );
     if !interfaces.is_empty() {
         out.push('\n');

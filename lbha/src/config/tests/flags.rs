@@ -1,6 +1,5 @@
 //! Flags on top of a file, without a file, and wrong ones.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::{GOOD, assert_same};
@@ -47,7 +46,7 @@ fn flags_alone_are_enough() {
         config.services,
         [Service {
             name: "cli-1".to_owned(),
-            vip: Ipv4Addr::new(147, 75, 78, 116),
+            vip: "147.75.78.116".parse().unwrap(),
             port: 80,
             protocol: Protocol::Tcp,
             scheduler: Scheduler::Rr,
@@ -58,9 +57,15 @@ fn flags_alone_are_enough() {
     let servers: Vec<_> = config.pools[0]
         .servers
         .iter()
-        .map(|server| (server.name.as_str(), server.address.octets()[3], server.port))
+        .map(|server| (server.name.as_str(), server.address.to_string(), server.port))
         .collect();
-    assert_eq!(servers, [("server-1", 10, Some(80)), ("server-2", 11, None)]);
+    assert_eq!(
+        servers,
+        [
+            ("server-1", "192.168.1.10".to_owned(), Some(80)),
+            ("server-2", "192.168.1.11".to_owned(), None)
+        ]
+    );
     assert_eq!(config.datapath, Datapath::default());
     assert_eq!(config.timeouts, Timeouts::default());
 }
@@ -142,7 +147,7 @@ fn nothing_at_all_says_everything_that_is_missing() {
         "
 error: without a configuration file, --iface, --vip and --server are missing
  |
- = help: for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80
+ = help: for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80, or --iface eth0 --private-iface eth1 --masquerade 192.168.1.0/24
 
 command line: 1 error
 ",
@@ -196,12 +201,12 @@ fn wrong_flags_are_reported_all_at_once_with_the_flag() {
     let flags = Overrides {
         iface: Some("eth0:1".to_owned()),
         private_iface: Some(String::new()),
-        vip: texts(&["1.2.3.4", "1.2.3.4:0", "[2001:db8::1]:80", "1.2.3.4:80:90"]),
+        vip: texts(&["1.2.3.4", "1.2.3.4:0", "2001:db8::1", "[::1]:80", "1.2.3.4:80:90"]),
         server: texts(&["web1:80", "127.0.0.1"]),
         scheduler: Some("lc".to_owned()),
         mode: Some("nta".to_owned()),
         protocol: Some("icmp".to_owned()),
-        masquerade: texts(&["192.168.1.0/24"]),
+        masquerade: texts(&["192.168.1.1/24", "::/0", ""]),
         runtime_dir: None,
     };
     refuses(
@@ -213,9 +218,17 @@ error: --iface eth0:1: an interface name must not contain ':'
 
 error: --private-iface "": an interface name must not be empty
 
-error: --masquerade 192.168.1.0/24: not supported yet
+error: --masquerade 192.168.1.1/24: "192.168.1.1/24" has bits set behind its prefix
  |
- = help: leave the flag out for now
+ = help: write "192.168.1.0/24" for the network, or "192.168.1.1" for the host alone
+
+error: --masquerade ::/0: ::/0 cannot be a source: it is every address
+ |
+ = help: write the networks behind the gateway, such as "192.168.1.0/24"
+
+error: --masquerade "": "" is not a network
+ |
+ = help: write an address and the length of its prefix, such as "192.168.1.0/24"
 
 error: --protocol icmp: unknown protocol "icmp"
  |
@@ -235,18 +248,112 @@ error: --vip 1.2.3.4: a VIP needs its port
 
 error: --vip 1.2.3.4:0: a port must be between 1 and 65535, found 0
 
-error: --vip [2001:db8::1]:80: IPv6 addresses are not supported yet
+error: --vip 2001:db8::1: a VIP needs its port
+ |
+ = help: write --vip [2001:db8::1]:80
 
-error: --vip 1.2.3.4:80:90: "1.2.3.4:80:90" is not an IPv4 address
+error: --vip [::1]:80: ::1 cannot be a VIP: it is the loopback address
 
-error: --server web1:80: "web1" is not an IPv4 address
+error: --vip 1.2.3.4:80:90: "1.2.3.4:80:90" is not an IP address
+
+error: --server web1:80: "web1" is not an IP address
  |
  = help: host names are not looked up: write the address
 
 error: --server 127.0.0.1: 127.0.0.1 cannot be a server's address: it is a loopback address
 
-command line: 12 errors
+command line: 15 errors
 "#,
+    );
+}
+
+#[test]
+fn flags_take_ipv6() {
+    let config = accepts(load(
+        None,
+        &Overrides {
+            vip: texts(&["[2001:db8::116]:80"]),
+            server: texts(&["[fd00:1::10]:8080", "fd00:1::11"]),
+            ..quick()
+        },
+    ));
+    assert_eq!(config.services[0].vip.to_string(), "2001:db8::116");
+    let servers: Vec<_> =
+        config.pools[0].servers.iter().map(|s| (s.address.to_string(), s.port)).collect();
+    assert_eq!(servers, [("fd00:1::10".to_owned(), Some(8080)), ("fd00:1::11".to_owned(), None)]);
+}
+
+#[test]
+fn a_gateway_alone_needs_no_service() {
+    let flags = Overrides {
+        iface: Some("ens14f0".to_owned()),
+        private_iface: Some("ens14f1".to_owned()),
+        masquerade: texts(&["192.168.1.0/24", "fd00:1::/64"]),
+        ..Overrides::default()
+    };
+    let config = accepts(load(None, &flags));
+    assert_eq!(config.services, []);
+    assert_eq!(
+        config.masquerades,
+        [Masquerade {
+            source: vec!["192.168.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+            to: MasqueradeTo::Auto,
+            ports: Masquerade::PORTS,
+            mapping: Mapping::EndpointDependent,
+            max_ports_per_source: Masquerade::MAX_PORTS_PER_SOURCE,
+        }]
+    );
+    refuses(load(None, &Overrides { iface: None, mode: Some("nat".to_owned()), ..flags }), "
+error: without a configuration file, --iface is missing
+ |
+ = help: for example: --iface eth0 --vip 203.0.113.10:80 --server 192.168.1.10:80, or --iface eth0 --private-iface eth1 --masquerade 192.168.1.0/24
+
+error: --mode nat: only the services of --vip take this flag
+ |
+ = help: leave it out, or add --vip and --server
+
+command line: 2 errors
+");
+}
+
+#[test]
+fn masquerade_replaces_those_of_the_file_and_nothing_else() {
+    let text = format!(
+        "{GOOD}\n[[masquerade]]\nsource = \"10.0.0.0/8\"\nto = \"interface\"\n\n[[forward]]\n\
+         address = \"147.75.78.116:22\"\nto = \"192.168.1.10:22\"\n"
+    );
+    let file = Some((Path::new("lbha.toml"), text.as_str()));
+    let before = accepts(load(file, &Overrides::default()));
+    let flags = Overrides { masquerade: texts(&["192.168.1.0/24"]), ..Overrides::default() };
+    let config = accepts(load(file, &flags));
+    assert_eq!(config.masquerades.len(), 1);
+    assert_eq!(config.masquerades[0].source[0].to_string(), "192.168.1.0/24");
+    assert_eq!(config.masquerades[0].to, MasqueradeTo::Auto);
+    assert_eq!((config.services, config.forwards), (before.services, before.forwards));
+    // And makes up for a file without any purpose.
+    let text = "[interfaces]\npublic = \"eth0\"\n";
+    accepts(load(Some((Path::new("lbha.toml"), text)), &flags));
+}
+
+#[test]
+fn a_flag_given_twice_is_harmless() {
+    let flags = Overrides {
+        iface: Some("eth0".to_owned()),
+        masquerade: texts(&["10.0.0.0/8", "10.1.0.0/16"]),
+        ..Overrides::default()
+    };
+    let loaded = load(None, &flags);
+    assert!(loaded.config.is_some());
+    assert_same(
+        &loaded.report.render(false),
+        "
+warning: --masquerade 10.1.0.0/16: 10.1.0.0/16 has no effect: it is in 10.0.0.0/8
+ |
+ = note: --masquerade 10.0.0.0/8: already here
+ = help: remove it
+
+command line: 1 warning
+",
     );
 }
 

@@ -1,6 +1,6 @@
 //! Configurations that are right, and what they mean.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,11 +65,27 @@ name = "b"
 address = "10.0.0.2:5353"
 weight = 0
 
+[[masquerade]]
+source = ["10.0.0.0/24", "fd00:1::/64"]
+to = ["203.0.113.53", "2001:db8::53"]
+ports = "1024-2047"
+mapping = "endpoint-independent"
+max_ports_per_source = 100
+
+[[forward]]
+name = "ssh"
+address = "203.0.113.53:2222"
+to = "10.0.0.1:22"
+protocol = "tcp"
+
 [datapath]
 attach = "native"
 max_connections = 0x10_0000
+max_connections_v6 = 4096
 max_half_open = 1024
 fullnat_ports = "1 - 65"
+mss_clamp = 1360
+ping = false
 
 [timeouts]
 tcp_established = "1d12h"
@@ -77,15 +93,18 @@ tcp_fin_wait = "1s"
 tcp_time_wait = "1500ms"
 tcp_reset = "30d"
 tcp_syn = "1m30s"
-udp = "90s"
-udp_unreplied = "30s"
+udp = "150s"
+udp_unreplied = "2m"
+masquerade_tcp_opening = "5m"
+masquerade_tcp_closing = "6m"
+icmp = "90s"
 
 [admin]
 socket = "/tmp/lbha.sock"
 "#;
 
 fn server(name: &str, address: [u8; 4], port: Option<u16>, weight: u16) -> Server {
-    Server { name: name.to_owned(), address: Ipv4Addr::from(address), port, weight }
+    Server { name: name.to_owned(), address: IpAddr::from(address), port, weight }
 }
 
 #[test]
@@ -94,7 +113,7 @@ fn the_guides_configuration_is_what_it_says() {
         interfaces: Interfaces { public: "ens14f0".to_owned(), private: "ens14f1".to_owned() },
         services: vec![Service {
             name: "www".to_owned(),
-            vip: Ipv4Addr::new(147, 75, 78, 116),
+            vip: IpAddr::from([147, 75, 78, 116]),
             port: 80,
             protocol: Protocol::Tcp,
             scheduler: Scheduler::Rr,
@@ -108,6 +127,8 @@ fn the_guides_configuration_is_what_it_says() {
                 server("web2", [192, 168, 1, 11], Some(80), 1),
             ],
         }],
+        masquerades: Vec::new(),
+        forwards: Vec::new(),
         datapath: Datapath::default(),
         timeouts: Timeouts::default(),
         admin: Admin { socket: PathBuf::from("/run/lbha/admin.sock") },
@@ -129,7 +150,10 @@ fn what_a_file_leaves_out_has_the_documented_default() {
     assert_eq!(config.datapath.attach, Attach::Auto);
     assert_eq!(config.datapath.max_connections, 1_000_000);
     assert_eq!(config.datapath.max_half_open, 65_536);
+    assert_eq!(config.datapath.max_connections_v6, 250_000);
     assert_eq!(config.datapath.fullnat_ports, PortRange { first: 1024, last: 32_767 });
+    assert_eq!(config.datapath.mss_clamp, MssClamp::Auto);
+    assert!(config.datapath.ping);
 
     let timeouts = config.timeouts;
     assert_eq!(timeouts.tcp_established, Duration::from_secs(124 * 60));
@@ -139,6 +163,9 @@ fn what_a_file_leaves_out_has_the_documented_default() {
     assert_eq!(timeouts.tcp_syn, Duration::from_secs(60));
     assert_eq!(timeouts.udp, Duration::from_secs(300));
     assert_eq!(timeouts.udp_unreplied, Duration::from_secs(120));
+    assert_eq!(timeouts.masquerade_tcp_opening, Duration::from_secs(240));
+    assert_eq!(timeouts.masquerade_tcp_closing, Duration::from_secs(240));
+    assert_eq!(timeouts.icmp, Duration::from_secs(60));
 
     assert_eq!(config.admin.socket, Path::new("/run/lbha/admin.sock"));
 }
@@ -174,7 +201,10 @@ fn every_key_is_read() {
             attach: Attach::Native,
             max_connections: 1_048_576,
             max_half_open: 1024,
+            max_connections_v6: 4096,
             fullnat_ports: PortRange { first: 1, last: 65 },
+            mss_clamp: MssClamp::To(1360),
+            ping: false,
         }
     );
     assert_eq!(config.datapath.fullnat_ports.count(), 65);
@@ -186,10 +216,14 @@ fn every_key_is_read() {
             tcp_time_wait: Duration::from_millis(1500),
             tcp_reset: Duration::from_secs(30 * 24 * 3600),
             tcp_syn: Duration::from_secs(90),
-            udp: Duration::from_secs(90),
-            udp_unreplied: Duration::from_secs(30),
+            udp: Duration::from_secs(150),
+            udp_unreplied: Duration::from_secs(120),
+            masquerade_tcp_opening: Duration::from_secs(300),
+            masquerade_tcp_closing: Duration::from_secs(360),
+            icmp: Duration::from_secs(90),
         }
     );
+    assert_eq!((config.masquerades.len(), config.forwards.len()), (1, 1));
     assert_eq!(config.admin.socket, Path::new("/tmp/lbha.sock"));
 }
 
@@ -274,6 +308,7 @@ fn words_are_spelled_the_same_in_the_file_in_text_and_in_json() {
     check(Scheduler::ALL, &["rr", "wrr", "maglev", "source"]);
     check(Mode::ALL, &["fullnat", "nat"]);
     check(Attach::ALL, &["auto", "native", "generic"]);
+    check(Mapping::ALL, &["endpoint-dependent", "endpoint-independent"]);
     assert_eq!(format!("{:>6}|{:<6}|", Protocol::Tcp, Mode::Nat), "   tcp|nat   |");
 }
 
@@ -283,6 +318,10 @@ fn json_spells_durations_and_ranges_like_the_file() {
     assert_eq!(json["timeouts"]["tcp_established"], "1d12h");
     assert_eq!(json["timeouts"]["tcp_time_wait"], "1s500ms");
     assert_eq!(json["datapath"]["fullnat_ports"], "1-65");
+    assert_eq!(json["datapath"]["mss_clamp"], 1360);
+    let default = serde_json::to_value(Datapath::default()).unwrap();
+    assert_eq!((&default["mss_clamp"], &default["ping"]), (&"auto".into(), &true.into()));
+    assert_eq!(serde_json::to_value(MssClamp::Off).unwrap(), "off");
     assert_eq!(json["services"][0]["scheduler"], "maglev");
     assert_eq!(json["pools"][0]["servers"][0]["port"], serde_json::Value::Null);
     assert_eq!(duration_text(Duration::ZERO), "0s");

@@ -442,9 +442,9 @@ error: there is no [interfaces]
 --> lbha.toml
  = help: add it with `public = "eth0"`, or give --iface
 
-error: there is no [[service]]
+error: there is no [[service]], [[masquerade]] or [[forward]]
 --> lbha.toml
- = help: add one with `name`, `vip`, `port` and `pool`, or give --vip and --server
+ = help: add a service with `name`, `vip`, `port` and `pool`, or give --vip and --server, or --masquerade
 
 lbha.toml: 2 errors
 "#,
@@ -465,9 +465,9 @@ pool = "web"
             "",
         )]),
         "
-error: there is no [[service]]
+error: there is no [[service]], [[masquerade]] or [[forward]]
 --> lbha.toml
- = help: add one with `name`, `vip`, `port` and `pool`, or give --vip and --server
+ = help: add a service with `name`, `vip`, `port` and `pool`, or give --vip and --server, or --masquerade
 
 lbha.toml: 1 error
 ",

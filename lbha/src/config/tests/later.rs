@@ -31,30 +31,6 @@ lbha.toml: 1 error
 }
 
 #[test]
-fn masquerade_is_not_supported_yet() {
-    refuses(
-        &good(&[(
-            "[[pool]]",
-            r#"[[masquerade]]
-source = ["192.168.1.0/24"]
-
-[[pool]]"#,
-        )]),
-        "
-error: `[[masquerade]]` is not supported yet
-  --> lbha.toml:11:1
-   |
-11 | [[masquerade]]
-   | ^^^^^^^^^^^^^^
-   |
-   = help: remove it, or put it into a comment for now
-
-lbha.toml: 1 error
-",
-    );
-}
-
-#[test]
 fn vrrp_is_not_supported_yet() {
     refuses(
         &good(&[(
@@ -144,30 +120,6 @@ error: `[sync]` is not supported yet
 
 lbha.toml: 1 error
 "#,
-    );
-}
-
-#[test]
-fn forward_is_not_supported_yet() {
-    refuses(
-        &good(&[(
-            "[[pool]]",
-            "[[forward]]
-port = 1
-
-[[pool]]",
-        )]),
-        "
-error: `[[forward]]` is not supported yet
-  --> lbha.toml:11:1
-   |
-11 | [[forward]]
-   | ^^^^^^^^^^^
-   |
-   = help: remove it, or put it into a comment for now
-
-lbha.toml: 1 error
-",
     );
 }
 
@@ -301,38 +253,6 @@ error: scheduler "lc" is not supported yet
   |             ^^^^^^^^^^^
   |
   = help: write one of "rr", "wrr", "maglev", "source"
-
-lbha.toml: 1 error
-"#,
-    );
-}
-
-#[test]
-fn an_ipv6_vip_is_not_supported_yet() {
-    refuses(
-        &good(&[(r#""147.75.78.116""#, r#""2001:db8::10""#)]),
-        r#"
-error: IPv6 addresses are not supported yet
- --> lbha.toml:7:7
-  |
-7 | vip = "2001:db8::10"
-  |       ^^^^^^^^^^^^^^
-
-lbha.toml: 1 error
-"#,
-    );
-}
-
-#[test]
-fn an_ipv6_server_is_not_supported_yet() {
-    refuses(
-        &good(&[(r#""192.168.1.10:80""#, r#""[2001:db8::10]:80""#)]),
-        r#"
-error: IPv6 addresses are not supported yet
-  --> lbha.toml:14:30
-   |
-14 |   { name = "web1", address = "[2001:db8::10]:80" },
-   |                              ^^^^^^^^^^^^^^^^^^^
 
 lbha.toml: 1 error
 "#,

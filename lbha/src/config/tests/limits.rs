@@ -1,6 +1,6 @@
 //! Numbers, durations and ranges, and their limits.
 
-use super::{accepts, from_text, good, refuses};
+use super::{GOOD, accepts, from_text, good, refuses};
 
 #[test]
 fn a_weight_too_large_is_refused() {
@@ -347,3 +347,60 @@ fn servers_count_once_for_each_service_of_their_pool() {
     assert_eq!(found.message, "too many servers over all services: 4098 of at most 4096");
     assert_eq!(found.line, Some(18 + 5 * 2047 - 1), "the service that is one too many");
 }
+
+#[test]
+fn what_a_clamp_cannot_be() {
+    for (value, message, help) in [
+        (
+            "535",
+            "`mss_clamp` must be between 536 and 65495, found 535",
+            "every host takes 536 bytes (RFC 9293 §3.7.1), and no packet holds more than 65495",
+        ),
+        (
+            "65496",
+            "`mss_clamp` must be between 536 and 65495, found 65496",
+            "every host takes 536 bytes (RFC 9293 §3.7.1), and no packet holds more than 65495",
+        ),
+        ("\"1360\"", CLAMP, "write `mss_clamp = 1360`"),
+        ("false", CLAMP, "write `mss_clamp = \"off\"`"),
+        ("true", CLAMP, "write `mss_clamp = \"auto\"`"),
+        ("\"none\"", CLAMP, "did you mean \"off\"?"),
+        ("\"clamp-to-pmtu\"", CLAMP, "did you mean \"auto\"?"),
+        ("\"atuo\"", CLAMP, "did you mean \"auto\"?"),
+        (
+            "\"small\"",
+            CLAMP,
+            "write `mss_clamp = \"auto\"`, `mss_clamp = \"off\"` or `mss_clamp = 1360`",
+        ),
+        ("1.5", CLAMP, "write `mss_clamp = \"auto\"`, `mss_clamp = \"off\"` or `mss_clamp = 1360`"),
+    ] {
+        datapath("mss_clamp", value, message, Some(help));
+    }
+    for value in ["\"auto\"", "\"off\"", "536", "65495"] {
+        accepts(&format!("{GOOD}\n[datapath]\nmss_clamp = {value}\n"));
+    }
+}
+
+#[test]
+fn ping_is_true_or_false() {
+    let message = |found| format!("`ping` must be true or false, found {found}");
+    datapath("ping", "\"off\"", &message("a string"), Some("write `ping = false`"));
+    datapath("ping", "\"yes\"", &message("a string"), Some("write `ping = true`"));
+    datapath("ping", "\"maybe\"", &message("a string"), None);
+    datapath("ping", "1", &message("an integer"), None);
+}
+
+#[test]
+fn the_connections_over_ipv6_have_limits_of_their_own() {
+    let message = "`max_connections_v6` must be between 1024 and 16000000, found 1023";
+    datapath("max_connections_v6", "1023", message, None);
+}
+
+#[track_caller]
+fn datapath(key: &str, value: &str, message: &str, help: Option<&str>) {
+    let found = from_text(&format!("{GOOD}\n[datapath]\n{key} = {value}\n")).report.diagnostics();
+    let [found] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((found.message.as_str(), found.help.as_deref()), (message, help));
+}
+
+const CLAMP: &str = "`mss_clamp` must be \"auto\", \"off\" or a number";

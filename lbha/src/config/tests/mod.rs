@@ -4,12 +4,16 @@ use std::path::Path;
 
 use super::{Config, Loaded, Overrides, load};
 
+mod family;
 mod files;
 mod flags;
+mod forward;
 mod good;
 mod keys;
 mod later;
 mod limits;
+mod masquerade;
+mod masquerade_values;
 mod mutations;
 mod syntax;
 mod values;

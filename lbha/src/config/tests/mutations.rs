@@ -9,7 +9,11 @@ use crate::config::{Loaded, Overrides, load};
 
 /// Every table once, so that every part of the reader sees spoiled text.
 fn base() -> String {
-    let more = "\n[datapath]\nattach = \"auto\"\nmax_connections = 4096\nfullnat_ports = \
+    let more = "\n[[masquerade]]\nsource = [\"192.168.1.0/24\", \"fd00:1::/64\"]\nto = \
+                [\"147.75.78.116\", \"2001:db8::116\"]\n\n[[masquerade]]\nsource = \
+                \"10.0.0.0/8\"\nto = \"auto\"\nports = \"1024-2047\"\n\n[[forward]]\nname = \
+                \"ssh\"\naddress = \"[2001:db8::116]:2222\"\nto = \
+                \"[fd00:1::10]:22\"\n\n[datapath]\nmss_clamp = 1360\nping = false\nattach = \"auto\"\nmax_connections = 4096\nfullnat_ports = \
                 \"1024-32767\"\n\n[timeouts]\nudp = \"2h4m\"\ntcp_syn = \"60s\"\n\n[admin]\nsocket \
                 = \"/run/lbha/admin.sock\"\n";
     format!("{GOOD}{more}")
@@ -65,6 +69,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
             "\t", "0", "-", "9999999999", "true", "1979-05-27", "\"\"\"", "'''", "\\", "\\u0000",
             "\u{feff}", "é", "漢", "\u{0}", "\u{1b}[31m", "\u{202e}", "name", "port = 1\n",
             "[vrrp]\n", "[[vrrp.instance]]\n", "check.type = 1\n", "[pool.x]\n", "servers = []\n",
+            "[[masquerade]]\n", "[[forward]]\n", "::ffff:", "fe80::1%", "/24", "2001:db8::1",
             "interfaces.public = 1\n", "weight = 0", "a.b.c = 1\n", "{ a = [ { b = 1 } ] }",
         ]).prop_map(str::to_owned),
         1 => any::<char>().prop_map(String::from),
@@ -137,10 +142,12 @@ proptest! {
 
     #[test]
     fn any_flag_gives_a_configuration_or_errors(
-        values in prop::collection::vec(r"([0-9a-z.:/\[\]-]|1\.2\.3\.4|:80|\PC|\PC\n){0,8}", 6),
+        values in prop::collection::vec(
+            r"([0-9a-z.:/\[\]-]|1\.2\.3\.4|2001:db8::1|/24|:80|\PC|\PC\n){0,8}", 7
+        ),
     ) {
-        let [iface, vip, server, scheduler, mode, protocol] =
-            values.try_into().expect("six were made");
+        let [iface, vip, server, scheduler, mode, protocol, masquerade] =
+            values.try_into().expect("seven were made");
         let flags = Overrides {
             iface: Some(iface),
             vip: vec![vip],
@@ -148,6 +155,7 @@ proptest! {
             scheduler: Some(scheduler),
             mode: Some(mode),
             protocol: Some(protocol),
+            masquerade: vec![masquerade],
             ..Overrides::default()
         };
         let loaded = load(None, &flags);

@@ -89,7 +89,7 @@ fn a_host_name_is_not_an_address() {
     refuses(
         &good(&[("192.168.1.10:80", "web1.example.com:80")]),
         r#"
-error: "web1.example.com" is not an IPv4 address
+error: "web1.example.com" is not an IP address
   --> lbha.toml:14:30
    |
 14 |   { name = "web1", address = "web1.example.com:80" },
@@ -107,7 +107,7 @@ fn an_octet_too_large_is_not_an_address() {
     refuses(
         &good(&[(r#""147.75.78.116""#, r#""147.75.78.300""#)]),
         r#"
-error: "147.75.78.300" is not an IPv4 address
+error: "147.75.78.300" is not an IP address
  --> lbha.toml:7:7
   |
 7 | vip = "147.75.78.300"
@@ -123,7 +123,7 @@ fn a_vip_with_a_port_is_taken_apart() {
     refuses(
         &good(&[(r#""147.75.78.116""#, r#""147.75.78.116:443""#)]),
         r#"
-error: "147.75.78.116:443" is not an IPv4 address
+error: "147.75.78.116:443" is not an IP address
  --> lbha.toml:7:7
   |
 7 | vip = "147.75.78.116:443"
@@ -141,7 +141,7 @@ fn a_vip_with_a_prefix_length_is_refused() {
     refuses(
         &good(&[(r#""147.75.78.116""#, r#""147.75.78.116/32""#)]),
         r#"
-error: "147.75.78.116/32" is not an IPv4 address
+error: "147.75.78.116/32" is not an IP address
  --> lbha.toml:7:7
   |
 7 | vip = "147.75.78.116/32"

@@ -6,11 +6,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lbha::datapath::{
-    Desired, batch,
-    desired::{Interface, Route, Server, Service, ServiceId},
-    expiry,
-    loader::Sizes,
+use lbha::{
+    datapath::{
+        Desired, batch,
+        desired::{Interface, Route, Server, Service, ServiceId},
+        expiry,
+        loader::Sizes,
+    },
+    net::IpPrefix,
 };
 use lbha_common::{
     addr::{Be16, Be32},
@@ -25,8 +28,8 @@ use super::layout;
 use crate::{
     packet::{ETHERTYPE_VLAN, Frame, tcp_flags::*},
     prog::{
-        PRIVATE, PRIVATE_MAC, PUBLIC, PUBLIC_MAC, Prog, ROUTER_MAC, TCP, UDP, VIP, at, private_hop,
-        public_hop, v4,
+        PRIVATE, PRIVATE_MAC, PUBLIC, PUBLIC_MAC, Prog, ROUTER_MAC, TCP, UDP, VIP, at, host,
+        private_hop, public_hop, v4,
     },
 };
 
@@ -80,7 +83,7 @@ pub const SETS: [(&[&str], Make); 4] = [
 /// Known connections, new ones, and what is none of either.
 fn plain(object: &[u8]) -> Result<Set> {
     let sizes =
-        Sizes { max_connections: 1 << 16, max_connections_v6: 1024, max_half_open: MAX_HALF_OPEN };
+        Sizes { max_connections: 1 << 16, max_connections_v6: 64, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let client = |n: u16| at(CLIENT, 50000 + n);
     let tcp = |client, to| {
@@ -156,7 +159,7 @@ fn plain(object: &[u8]) -> Result<Set> {
 /// waits for memory.
 fn million(object: &[u8]) -> Result<Set> {
     let sizes =
-        Sizes { max_connections: MANY, max_connections_v6: 1024, max_half_open: MAX_HALF_OPEN };
+        Sizes { max_connections: MANY, max_connections_v6: 64, max_half_open: MAX_HALF_OPEN };
     let mut prog = Prog::of(object, &network(None), sizes);
     let template = template(&mut prog)?;
     insert(&prog, &template, MANY, expiry::now())?;
@@ -175,7 +178,7 @@ fn million(object: &[u8]) -> Result<Set> {
 
 /// One tag on the public side: the same on the private side, or none.
 fn vlan(object: &[u8], same: bool) -> Result<Set> {
-    let sizes = Sizes { max_connections: 4096, max_connections_v6: 1024, max_half_open: 4096 };
+    let sizes = Sizes { max_connections: 4096, max_connections_v6: 64, max_half_open: 4096 };
     let mut prog = Prog::of(object, &network(Some(same)), sizes);
     let client = at(CLIENT, 50000);
     let inside = |frame: Frame| if same { frame.vlan(VLAN) } else { frame };
@@ -204,24 +207,24 @@ pub fn network(vlan: Option<bool>) -> Desired {
         seed: 7,
         servers: (0..SERVERS)
             .map(|n| Server {
-                address: server(n),
+                address: server(n).into(),
                 port,
                 keep_client,
-                source: Some(PRIVATE),
+                source: Some(PRIVATE.into()),
                 source_ports: (1024, 32767),
             })
             .collect(),
         slots: (0..SERVERS).collect(),
     };
-    let id = |to: SocketAddr, protocol| ServiceId { vip: v4(to), port: to.port(), protocol };
+    let id = |to: SocketAddr, protocol| ServiceId { vip: to.ip(), port: to.port(), protocol };
     let mut hops = BTreeMap::new();
     let mut router = public_hop(ROUTER_MAC);
     router.tags.clone_from(&public);
-    hops.insert((Ipv4Addr::UNSPECIFIED, 0), router);
+    hops.insert(IpPrefix::DEFAULT_V4, router);
     for n in 0..SERVERS {
         let mut hop = private_hop(server_mac(n));
         hop.tags.clone_from(&private);
-        hops.insert((server(n), 32), hop);
+        hops.insert(host(server(n)), hop);
     }
     Desired {
         interfaces: [
@@ -234,10 +237,10 @@ pub fn network(vlan: Option<bool>) -> Desired {
             (id(NAT, TCP), service(8081, true)),
             (id(DNS, UDP), service(53, false)),
         ]),
-        routes: BTreeMap::from([((Ipv4Addr::UNSPECIFIED, 0), Route::Hop)]),
+        routes: BTreeMap::from([(IpPrefix::DEFAULT_V4, Route::Hop)]),
         hops,
-        lingering: BTreeMap::new(),
-        local: [PUBLIC, PRIVATE].into(),
+        local: [PUBLIC.into(), PRIVATE.into()].into(),
+        ..Desired::default()
     }
 }
 
@@ -281,6 +284,7 @@ pub fn template(prog: &mut Prog) -> Result<Vec<Flow4>> {
     }
     let entries: Vec<Flow4> = prog
         .flows
+        .v4
         .half_open
         .entries
         .iter()
@@ -321,5 +325,5 @@ pub fn insert(prog: &Prog, template: &[Flow4], clients: u32, last_seen: u32) -> 
         keys.extend([key, key.peer(&flow)]);
         flows.extend([flow, flow.mirror(&key)]);
     }
-    batch::insert(&prog.flows.flows.data, &keys, &flows).context("insert connections")
+    batch::insert(&prog.flows.v4.flows.data, &keys, &flows).context("insert connections")
 }

@@ -176,3 +176,34 @@ fn a_member_of_a_bond_is_warned_of_when_there_are_others() {
     network.0.apply(Event::NewLink(link(10, "eth10", "", Some(9))));
     assert!(warned(&network));
 }
+
+#[test]
+fn what_the_datapath_does_not_do_yet_is_said() {
+    let text = r#"
+[interfaces]
+public  = "eth2"
+private = "eth3"
+[[service]]
+name = "www6"
+vip  = "2001:db8::116"
+port = 80
+pool = "web6"
+[[pool]]
+name = "web6"
+servers = [{ name = "web1", address = "fd00:1::10" }]
+[[masquerade]]
+source = "192.168.1.0/24"
+"#;
+    let config = load(Some((Path::new("test.toml"), text)), &Overrides::default()).config.unwrap();
+    let network = Network::new();
+    let ports = Ports::find(&config, &network.0).unwrap();
+    let plan = plan(&config, &network.0, &ports, &[]);
+    assert_eq!(plan.desired.services, BTreeMap::new());
+    assert_eq!(
+        plan.warnings,
+        [
+            "service www6 is not served yet: it is over IPv6",
+            "masquerades and forwards have no effect yet"
+        ]
+    );
+}
