@@ -15,7 +15,7 @@ use lbha_common::{
     addr::Be16,
     conntrack::{self, state},
     counter::Counter,
-    flow::{Flow, FlowKey, side},
+    flow::{FlowKey, side},
     masquerade::{Binding, BindingKey, Counted, MAX_ADDRESSES, Rule, end, rule_flag, within_quota},
     nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_REUSE},
     select,

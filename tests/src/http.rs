@@ -3,51 +3,14 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt,
-        socket, sockopt,
-    },
-};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::wait::wait_for;
-
-/// How a connection is made, and how long anything on it may take.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The local address; port 0 leaves the port to the kernel. Bound with SO_REUSEADDR.
-    pub source: Option<SocketAddr>,
-    pub connect_timeout: Duration,
-    /// Of one read or write.
-    pub io_timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            source: None,
-            connect_timeout: Duration::from_secs(5),
-            io_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Options {
-    pub fn from(source: impl Into<SocketAddr>) -> Self {
-        Self { source: Some(source.into()), ..Self::default() }
-    }
-}
+use crate::tcp;
+pub use crate::tcp::Options;
 
 /// A whole answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -115,9 +78,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(to: SocketAddr, options: &Options) -> Result<Self> {
-        let stream = dial(to, options).with_context(|| format!("connect to {to}"))?;
-        stream.set_read_timeout(Some(options.io_timeout))?;
-        stream.set_write_timeout(Some(options.io_timeout))?;
+        let stream = tcp::connect(to, options)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), host: to.to_string() })
     }
@@ -148,47 +109,6 @@ impl Connection {
     pub fn stream(&self) -> &TcpStream {
         self.stream.get_ref()
     }
-}
-
-/// `TcpStream::connect_timeout` with a source address.
-fn dial(to: SocketAddr, options: &Options) -> Result<TcpStream> {
-    let limit = options.connect_timeout;
-    // The end of the last connection between the same two ports may be a moment away (LAST_ACK).
-    let closing = |error: &anyhow::Error| {
-        options.source.is_some() && error.downcast_ref() == Some(&Errno::EADDRNOTAVAIL)
-    };
-    wait_for(limit, "for the source port to be free", || match dial_once(to, options) {
-        Err(error) if closing(&error) => None,
-        outcome => Some(outcome),
-    })?
-}
-
-fn dial_once(to: SocketAddr, options: &Options) -> Result<TcpStream> {
-    let Options { source, connect_timeout, io_timeout: _ } = options;
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd: OwnedFd = socket(family, SockType::Stream, flags, None)?;
-    if let Some(source) = source {
-        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        bind(fd.as_raw_fd(), &SockaddrStorage::from(*source))
-            .map_err(|error| anyhow!("bind to {source}: {error}"))?;
-    }
-    match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
-        Ok(()) => {}
-        Err(Errno::EINPROGRESS) => {
-            let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-            let limit = PollTimeout::try_from(*connect_timeout).context("connect timeout")?;
-            ensure!(poll(&mut fds, limit)? > 0, "no answer within {connect_timeout:?}");
-            let error = getsockopt(&fd, sockopt::SocketError)?;
-            if error != 0 {
-                return Err(Errno::from_raw(error).into());
-            }
-        }
-        Err(error) => return Err(error.into()),
-    }
-    let stream = TcpStream::from(fd);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
 }
 
 fn exchange<S: Read + Write>(

@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     io,
     net::IpAddr,
-    os::fd::AsRawFd as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,11 +13,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use libc::{sock_filter, sock_fprog};
+use libc::sock_filter;
 
 use crate::{
     netns::Netns,
     packet::{Parsed, Transport, parse},
+    sockopt,
     topology::{ROUTER_LINK, Topology},
     wire::{Direction, Wire},
 };
@@ -144,7 +144,7 @@ fn is_private(address: IpAddr) -> bool {
 fn attach_filter(wire: &Wire) -> io::Result<()> {
     // Offsets from the start of the Ethernet header: 12 type, 23 IPv4 protocol, 26 IPv4 source, 20 IPv6 next header,
     // 22 IPv6 source. Jumps count from the next instruction.
-    let mut program = [
+    let program = [
         /*  0 */ load(libc::BPF_H, 12),
         /*  1 */ jump_if_equal(0x0800, 0, 8),
         /*  2 */ load(libc::BPF_B, 23),
@@ -165,20 +165,7 @@ fn attach_filter(wire: &Wire) -> io::Result<()> {
         /* 17 */ keep(u32::MAX),
         /* 18 */ keep(0),
     ];
-    let filter = sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
-    #[expect(unsafe_code, reason = "nix has no socket filters")]
-    // SAFETY: the program and the structure that points to it live through the call, the length is the structure's; the
-    // kernel copies both.
-    let result = unsafe {
-        libc::setsockopt(
-            wire.socket().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const filter).cast(),
-            size_of::<sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    sockopt::attach_filter(wire.socket(), &program)
 }
 
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {

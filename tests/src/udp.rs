@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{netns::Netns, topology::Topology};
+use crate::{netns::Netns, sockopt, topology::Topology};
 
 /// Sends every datagram back to where it came from, from a thread of its own.
 #[derive(Debug)]
@@ -91,4 +91,31 @@ pub fn exchange(socket: &UdpSocket, to: impl Into<SocketAddr>, payload: &[u8]) -
         }
     }
     bail!("no answer from {to} to {} bytes", payload.len())
+}
+
+/// How a socket's datagrams go on links that they do not fit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fragments {
+    /// In fragments, DF never set; what routers say of the MTU is not listened to.
+    Always,
+    /// Not: DF is set, and what does not fit the MTU known for the path is not sent (EMSGSIZE).
+    Never,
+    /// Not: DF is set whatever is known, so that the path has to say so itself.
+    Probe,
+}
+
+/// Sets that for a socket of either family.
+pub fn set_fragments(socket: &UdpSocket, fragments: Fragments) -> Result<()> {
+    // The numbers are the same for IPv6 (`IPV6_PMTUDISC_*`).
+    let value = match fragments {
+        Fragments::Always => libc::IP_PMTUDISC_DONT,
+        Fragments::Never => libc::IP_PMTUDISC_DO,
+        Fragments::Probe => libc::IP_PMTUDISC_PROBE,
+    };
+    let (level, option) = if socket.local_addr()?.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+    };
+    sockopt::set(socket, level, option, value).context("set the MTU discovery")
 }

@@ -121,10 +121,10 @@ fn frames_to_others_are_left_alone() {
 fn what_is_not_ip_is_left_alone() {
     let mut prog = Prog::new();
     for (ethertype, reason) in [
-        (0x0806u16, PassNotIp), // ARP
-        (0x88cc, PassNotIp),    // LLDP
-        (0x0026, PassNotIp),    // an 802.3 length
-        (0x86dd, PassIpv6),
+        (0x0806u16, PassNotIp),  // ARP
+        (0x88cc, PassNotIp),     // LLDP
+        (0x0026, PassNotIp),     // an 802.3 length
+        (0x86dd, PassMalformed), // by its version
     ] {
         let mut frame = from_router(Frame::syn(client(0), vip()));
         frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
@@ -388,7 +388,7 @@ fn an_unresolved_client_is_asked_for() {
     drops(&mut prog, DropUnresolved, &from_router(syn.clone()));
 
     let asked: Vec<u8> = ring.next().expect("an event").to_vec();
-    let words = [event::kind::RESOLVE, Be32::from(near).raw()];
+    let words = [event::kind::RESOLVE, event::family::IPV4, Be32::from(near).raw(), 0, 0, 0];
     assert_eq!(asked, words.map(u32::to_ne_bytes).concat());
     assert!(ring.next().is_none(), "one packet, one event");
 

@@ -10,6 +10,11 @@
 //! Links come first in a dump. The kernel lists them under the lock that the operation behind an event still holds
 //! (rtnl), so the routes are read after that operation has removed what it removes.
 //!
+//! A dump of IPv6 routes may miss some that nobody touched: when a route is added the kernel starts over and skips as many
+//! as it has sent, and if others were removed meanwhile that is too many (fib6_dump_table in net/ipv6/ip6_fib.c; it does
+//! not set NLM_F_DUMP_INTR; seen on Linux 6.18). So when the events say that both happened, the tables are read a second
+//! time, and a route counts that is in either dump.
+//!
 //! The tables are dumped at the start, when events were lost (ENOBUFS), when routes may have gone silently
 //! ([`NetState::routes_may_change_silently`]) and when asked ([`Monitor::resync`]).
 
@@ -35,7 +40,7 @@ use tracing::{debug, error, info, warn};
 use super::decode;
 use super::dump::dump;
 use super::neigh::Neighbours;
-use super::state::{Event, NetState};
+use super::state::{Event, NetState, RouteTable};
 
 #[derive(Debug, Error)]
 pub enum MonitorError {
@@ -90,6 +95,10 @@ impl Monitor {
         let (published, receiver) = watch::channel(Arc::new(state.clone()));
         // One place: a request that waits covers all that come after it.
         let (resync, asked) = mpsc::channel(1);
+        if state.routes.keys().filter(|key| !key.dst.is_ipv4()).count() > ONE_DATAGRAM {
+            // Whether that dump missed any, nobody has watched.
+            let _ = resync.try_send(());
+        }
         let losses = Arc::new(AtomicU64::new(0));
         let worker = Worker {
             events,
@@ -99,6 +108,7 @@ impl Monitor {
             losses: Arc::clone(&losses),
             dump: None,
             log: Vec::new(),
+            torn: None,
             again_from: None,
             loss: Loss::None,
             recovering: false,
@@ -142,6 +152,8 @@ struct Worker {
     dump: Option<Dump>,
     /// The events to apply to it when it is done: without a gap, and from its start or earlier.
     log: Vec<Event>,
+    /// The routes of a finished dump that may have missed some; the one under way is the second.
+    torn: Option<Arc<RouteTable>>,
     /// The last event in the log whose silent changes this dump may have been too early for.
     again_from: Option<usize>,
     loss: Loss,
@@ -166,6 +178,8 @@ impl Worker {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
+                // When a dump is done, all events from before its end have been read.
+                biased;
                 read = self.events.read(&mut batch) => match read {
                     Ok(read) => self.handle_batch(&mut batch, read),
                     Err(error) => {
@@ -225,6 +239,7 @@ impl Worker {
             self.loss = Loss::None;
         }
         self.log = log;
+        self.torn = None;
         self.again_from = None;
         self.dump = Some(Box::pin(dump(self.requests.clone())));
     }
@@ -249,6 +264,13 @@ impl Worker {
             Loss::Congested => return,
             Loss::Over => return self.start_dump(Vec::new()),
         }
+        if let Some(first) = self.torn.take() {
+            fresh.add_missing_routes(&first);
+        } else if tears(&self.log) {
+            self.torn = Some(fresh.routes);
+            self.dump = Some(Box::pin(dump(self.requests.clone())));
+            return;
+        }
         for event in &self.log {
             fresh.apply(event.clone());
         }
@@ -269,6 +291,13 @@ impl Worker {
     fn publish(&self) {
         self.published.send_replace(Arc::new(self.state.clone()));
     }
+}
+
+/// Whether a dump during which these events came may have missed IPv6 routes.
+fn tears(log: &[Event]) -> bool {
+    let new = |event: &Event| matches!(event, Event::NewRoute(key, ..) if !key.dst.is_ipv4());
+    let gone = |event: &Event| matches!(event, Event::DelRoute(key, _) if !key.dst.is_ipv4());
+    log.iter().any(new) && log.iter().any(gone)
 }
 
 /// Waits for the dump under way, if any; cancelling it loses nothing.
@@ -380,6 +409,8 @@ const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
 /// Above the 32 KiB that the kernel makes at most (NLMSG_GOODSIZE and netlink_dump).
 const DATAGRAM: usize = 64 << 10;
+/// IPv6 routes that a dump has in one datagram for certain, of which it then misses none.
+const ONE_DATAGRAM: usize = 50;
 /// Datagrams between two publications: bounds what a flood can hold up.
 const READ_AT_ONCE: usize = 1024;
 /// After a dump that failed.

@@ -19,8 +19,10 @@ pub struct NetState {
     pub addresses: Arc<BTreeMap<IfIndex, Vec<Address>>>,
     pub neighbours: Arc<BTreeMap<(IfIndex, IpAddr), Neighbour>>,
     /// The main table. Routes of the same prefix and metric are in the kernel's order: the first one is used.
-    pub routes: Arc<BTreeMap<RouteKey, Vec<Route>>>,
+    pub routes: Arc<RouteTable>,
 }
+
+pub type RouteTable = BTreeMap<RouteKey, Vec<Route>>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -263,6 +265,14 @@ impl NetState {
         share(&mut self.addresses, &other.addresses);
         share(&mut self.neighbours, &other.neighbours);
         share(&mut self.routes, &other.routes);
+    }
+
+    /// Takes the IPv6 routes of prefixes and metrics that this snapshot has none of.
+    pub(super) fn add_missing_routes(&mut self, other: &RouteTable) {
+        let routes = Arc::make_mut(&mut self.routes);
+        for (key, list) in other.iter().filter(|(key, _)| !key.dst.is_ipv4()) {
+            routes.entry(*key).or_insert_with(|| list.clone());
+        }
     }
 
     fn new_link(&mut self, link: Link) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::{
     config::{Overrides, load},
-    net::IpPrefix,
+    datapath::desired::{Masquerade, Route, Server, ServiceId},
     net::state::{
         Address, Event, Link, Neighbour, NextHop, Nud, Placement, Route as KernelRoute, RouteKey,
         Scope,
@@ -16,16 +16,30 @@ const PUBLIC: u32 = 2;
 const PRIVATE: u32 = 3;
 const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn config(scheduler: &str) -> Config {
-    let text = format!(
-        r#"
+fn prefix(text: &str) -> IpPrefix {
+    text.parse().unwrap()
+}
+
+const INTERFACES: &str = r#"
 [interfaces]
 public  = "eth2"
 private = "eth3"
+"#;
+
+/// Any configuration with the guide's interfaces.
+fn with(text: &str) -> Config {
+    let text = format!("{INTERFACES}{text}");
+    let loaded = load(Some((Path::new("test.toml"), &text)), &Overrides::default());
+    loaded.config.expect("a good configuration")
+}
+
+fn config(scheduler: &str) -> Config {
+    with(&format!(
+        r#"
 [[service]]
 name = "www"
 vip  = "147.75.78.116"
@@ -39,8 +53,7 @@ servers = [
   {{ name = "web2", address = "192.168.1.11" }},
 ]
 "#
-    );
-    load(Some((Path::new("test.toml"), &text)), &Overrides::default()).config.unwrap()
+    ))
 }
 
 struct Network(NetState);
@@ -49,7 +62,20 @@ impl Network {
     /// Everything is up, and every neighbour known.
     fn new() -> Self {
         let mut network = Self::without_route_to_servers();
-        network.route("192.168.1.0", 24, PRIVATE, None);
+        network.route("192.168.1.0/24", PRIVATE, None);
+        network
+    }
+
+    /// IPv6 beside it.
+    fn dual() -> Self {
+        let mut network = Self::new();
+        network.address(PUBLIC, "2001:db8:104::2", 64);
+        network.address(PRIVATE, "fd00:1::1", 64);
+        network.route("2001:db8:104::/64", PUBLIC, None);
+        network.route("::/0", PUBLIC, Some("2001:db8:104::1"));
+        network.route("fd00:1::/64", PRIVATE, None);
+        network.neighbour(PUBLIC, "2001:db8:104::1", Some(GATEWAY_MAC));
+        network.neighbour(PRIVATE, "fd00:1::10", Some([2, 0, 0, 0, 1, 10]));
         network
     }
 
@@ -69,8 +95,8 @@ impl Network {
         }
         network.address(PUBLIC, "147.75.104.177", 31);
         network.address(PRIVATE, "192.168.1.1", 24);
-        network.route("0.0.0.0", 0, PUBLIC, Some("147.75.104.176"));
-        network.route("147.75.104.176", 31, PUBLIC, None);
+        network.route("0.0.0.0/0", PUBLIC, Some("147.75.104.176"));
+        network.route("147.75.104.176/31", PUBLIC, None);
         network.neighbour(PUBLIC, "147.75.104.176", Some(GATEWAY_MAC));
         for last in [10, 11] {
             network.neighbour(PRIVATE, &format!("192.168.1.{last}"), Some([2, 0, 0, 0, 1, last]));
@@ -79,29 +105,40 @@ impl Network {
     }
 
     fn address(&mut self, index: u32, addr: &str, len: u8) {
-        let addr = IpAddr::V4(ip(addr));
-        let prefix = IpPrefix::new(addr, len).unwrap();
-        let address =
-            Address { addr, prefix, secondary: false, usable: true, scope: Scope::Global };
-        self.0.apply(Event::NewAddress(index, address));
+        self.0.apply(Event::NewAddress(index, address(addr, len)));
     }
 
-    fn route(&mut self, dst: &str, len: u8, ifindex: u32, gateway: Option<&str>) {
-        let key = RouteKey { dst: IpPrefix::new(ip(dst).into(), len).unwrap(), metric: 0 };
-        let gateway = gateway.map(|gateway| gateway.parse().unwrap());
-        let next_hops = vec![NextHop { ifindex, gateway, encap: false }];
+    fn remove_address(&mut self, index: u32, addr: &str, len: u8) {
+        self.0.apply(Event::DelAddress(index, address(addr, len)));
+    }
+
+    fn route(&mut self, dst: &str, ifindex: u32, gateway: Option<&str>) {
+        let key = RouteKey { dst: prefix(dst), metric: 0 };
+        let next_hops = vec![NextHop { ifindex, gateway: gateway.map(ip), encap: false }];
         let route = KernelRoute { next_hops, ..KernelRoute::default() };
         self.0.apply(Event::NewRoute(key, route, Placement::Last));
     }
 
     fn neighbour(&mut self, index: u32, addr: &str, mac: Option<[u8; 6]>) {
         let nud = if mac.is_some() { Nud::Reachable } else { Nud::Failed };
-        self.0.apply(Event::NewNeighbour(index, ip(addr).into(), Neighbour { mac, nud }));
+        self.0.apply(Event::NewNeighbour(index, ip(addr), Neighbour { mac, nud }));
     }
 
     fn plan(&self, config: &Config) -> Plan {
-        plan(config, &self.0, &Ports::find(config, &self.0).unwrap(), &[])
+        self.plan_beside(config, None)
     }
+
+    /// With the ports of the host's own connections.
+    fn plan_beside(&self, config: &Config, kernel_ports: Option<PortRange>) -> Plan {
+        let ports = Ports::find(config, &self.0).unwrap();
+        plan(config, &self.0, &ports, &[], kernel_ports)
+    }
+}
+
+fn address(addr: &str, len: u8) -> Address {
+    let addr = ip(addr);
+    let prefix = IpPrefix::new(addr, len).unwrap();
+    Address { addr, prefix, secondary: false, usable: true, scope: Scope::Global }
 }
 
 fn slots(plan: &Plan) -> BTreeSet<u16> {
@@ -109,7 +146,7 @@ fn slots(plan: &Plan) -> BTreeSet<u16> {
 }
 
 fn mac_of(plan: &Plan, server: &str) -> Option<[u8; 6]> {
-    plan.desired.hops[&(ip(server), 32)].dmac
+    plan.desired.hops[&IpPrefix::host(ip(server))].dmac
 }
 
 #[test]
@@ -177,33 +214,196 @@ fn a_member_of_a_bond_is_warned_of_when_there_are_others() {
     assert!(warned(&network));
 }
 
-#[test]
-fn what_the_datapath_does_not_do_yet_is_said() {
-    let text = r#"
-[interfaces]
-public  = "eth2"
-private = "eth3"
+const DUAL: &str = r#"
 [[service]]
 name = "www6"
-vip  = "2001:db8::116"
+vip  = "2001:db8:78::116"
 port = 80
 pool = "web6"
 [[pool]]
 name = "web6"
-servers = [{ name = "web1", address = "fd00:1::10" }]
-[[masquerade]]
-source = "192.168.1.0/24"
+servers = [
+  { name = "web1", address = "fd00:1::10" },
+  { name = "web2", address = "fd00:1::11" },
+]
 "#;
-    let config = load(Some((Path::new("test.toml"), text)), &Overrides::default()).config.unwrap();
-    let network = Network::new();
-    let ports = Ports::find(&config, &network.0).unwrap();
-    let plan = plan(&config, &network.0, &ports, &[]);
-    assert_eq!(plan.desired.services, BTreeMap::new());
+
+#[test]
+fn a_service_over_ipv6_is_like_one_over_ipv4() {
+    let config = with(DUAL);
+    let mut network = Network::dual();
+    let plan = network.plan(&config);
+    let id = ServiceId { vip: ip("2001:db8:78::116"), port: 80, protocol: 6 };
+    let servers: Vec<_> =
+        plan.desired.services[&id].servers.iter().map(|s| (s.address, s.source)).collect();
     assert_eq!(
-        plan.warnings,
+        servers,
+        [(ip("fd00:1::10"), Some(ip("fd00:1::1"))), (ip("fd00:1::11"), Some(ip("fd00:1::1")))]
+    );
+    assert_eq!(slots(&plan), BTreeSet::from([0]), "web2 does not answer");
+    let waited = "server web6/web2 (fd00:1::11) does not answer neighbour solicitations";
+    assert_eq!(plan.warnings, [waited]);
+    assert_eq!(plan.awaited, BTreeSet::from([waited.to_owned()]));
+    assert_eq!(mac_of(&plan, "fd00:1::10"), Some([2, 0, 0, 0, 1, 10]));
+    assert_eq!(plan.desired.routes[&IpPrefix::DEFAULT_V6], Route::Hop);
+    assert_eq!(plan.desired.hops[&IpPrefix::DEFAULT_V6].dmac, Some(GATEWAY_MAC));
+    assert_eq!(plan.desired.routes[&prefix("fd00:1::/64")], Route::OnLink);
+    assert_eq!(plan.desired.routes[&prefix("fd00:1::10")], Route::Hop);
+    let watched: BTreeSet<_> =
+        plan.watched.iter().map(|watch| (watch.ifindex, watch.addr)).collect();
+    let expected = [
+        (PUBLIC, ip("147.75.104.176")),
+        (PUBLIC, ip("2001:db8:104::1")),
+        (PRIVATE, ip("fd00:1::10")),
+        (PRIVATE, ip("fd00:1::11")),
+    ];
+    assert_eq!(watched, expected.into());
+
+    network.neighbour(PRIVATE, "fd00:1::11", Some([2, 0, 0, 0, 1, 11]));
+    let plan = network.plan(&config);
+    assert_eq!(slots(&plan), BTreeSet::from([0, 1]));
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+}
+
+#[test]
+fn a_missing_default_route_is_warned_of_for_the_families_in_use() {
+    let warned = |network: &Network, config: &Config| {
+        let mut warnings = network.plan(config).warnings;
+        warnings.retain(|warning| warning.contains("default route"));
+        warnings.iter().map(|w| w.split(" through").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(warned(&Network::new(), &config("rr")).is_empty(), "IPv6 is not in use");
+    assert_eq!(warned(&Network::new(), &with(DUAL)), ["no IPv6 default route"]);
+    assert!(warned(&Network::dual(), &with(DUAL)).is_empty());
+}
+
+#[test]
+fn errors_are_sent_from_the_primary_address_of_each_side() {
+    let sources = |network: &Network| network.plan(&config("rr")).desired.error_sources;
+    let v4 = |addr: &str| Some(addr.parse().unwrap());
+    let v6 = |addr: &str| Some(addr.parse().unwrap());
+    assert_eq!(
+        sources(&Network::dual()),
         [
-            "service www6 is not served yet: it is over IPv6",
-            "masquerades and forwards have no effect yet"
+            ErrorSources { v4: v4("147.75.104.177"), v6: v6("2001:db8:104::2") },
+            ErrorSources { v4: v4("192.168.1.1"), v6: v6("fd00:1::1") },
         ]
     );
+    assert_eq!(sources(&Network::new()).map(|sources| sources.v6), [None, None]);
+}
+
+#[test]
+fn settings_are_those_of_the_configuration() {
+    let settings =
+        |text: &str| Network::new().plan(&with(&format!("{DUAL}{text}"))).desired.settings;
+    let expected = Settings { ping: true, clamp_mss: true, mss: [0, 0] };
+    assert_eq!(settings(""), expected);
+    assert_eq!(settings("[datapath]\nping = false"), Settings { ping: false, ..expected });
+    assert_eq!(
+        settings("[datapath]\nmss_clamp = \"off\""),
+        Settings { clamp_mss: false, ..expected }
+    );
+    assert_eq!(
+        settings("[datapath]\nmss_clamp = 1360"),
+        Settings { mss: [1360, 1360], ..expected }
+    );
+}
+
+#[test]
+fn a_forward_is_a_service_with_one_server_that_sees_the_clients() {
+    let config = with(
+        r#"
+[[forward]]
+name = "ssh"
+address = "147.75.78.116:2222"
+to = "192.168.1.10:22"
+"#,
+    );
+    let plan = Network::new().plan(&config);
+    let id = ServiceId { vip: ip("147.75.78.116"), port: 2222, protocol: 6 };
+    assert_eq!(forward_id(&config.forwards[0]), id);
+    let service = &plan.desired.services[&id];
+    let expected = Server {
+        address: ip("192.168.1.10"),
+        port: 22,
+        keep_client: true,
+        source: Some(ip("192.168.1.1")),
+        source_ports: (1024, 32767),
+    };
+    assert_eq!((&service.servers[..], &service.slots[..]), (&[expected][..], &[0][..]));
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    assert!(plan.watched.iter().any(|watch| watch.addr == ip("192.168.1.10")));
+
+    let mut network = Network::new();
+    network.neighbour(PRIVATE, "192.168.1.10", None);
+    let warnings = network.plan(&config).warnings;
+    assert_eq!(warnings, ["the host of forward ssh (192.168.1.10) does not answer ARP"]);
+}
+
+const MASQUERADE: &str = r#"
+[[masquerade]]
+source = ["192.168.1.0/24", "fd00:1::/64"]
+"#;
+
+#[test]
+fn sources_are_masqueraded_to_the_public_interface_of_their_family() {
+    let config = with(MASQUERADE);
+    let plan = Network::dual().plan(&config);
+    let expected = Masquerade {
+        sources: vec![prefix("192.168.1.0/24"), prefix("fd00:1::/64")],
+        externals: vec![ip("147.75.104.177"), ip("2001:db8:104::2")],
+        ports: (1024, 32767),
+        max_ports: 16_384,
+        endpoint_independent: false,
+    };
+    assert_eq!(plan.desired.masquerades, std::slice::from_ref(&expected));
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+
+    let mut network = Network::dual();
+    network.remove_address(PUBLIC, "2001:db8:104::2", 64);
+    let plan = network.plan(&config);
+    let without = Masquerade { externals: vec![ip("147.75.104.177")], ..expected };
+    assert_eq!(plan.desired.masquerades, [without]);
+    let refused =
+        "eth2 has no IPv6 address to masquerade with: connections from fd00:1::/64 are refused";
+    assert_eq!(plan.warnings, [refused]);
+}
+
+#[test]
+fn configured_external_addresses_need_not_be_of_this_host() {
+    let config = with(
+        r#"
+[[masquerade]]
+source = ["192.168.1.0/24", "fd00:1::/64"]
+to = ["147.75.78.116", "147.75.78.117", "2001:db8:78::116"]
+ports = "2048-4095"
+mapping = "endpoint-independent"
+max_ports_per_source = 100
+"#,
+    );
+    let plan = Network::dual().plan(&config);
+    let expected = Masquerade {
+        sources: vec![prefix("192.168.1.0/24"), prefix("fd00:1::/64")],
+        externals: vec![ip("147.75.78.116"), ip("147.75.78.117"), ip("2001:db8:78::116")],
+        ports: (2048, 4095),
+        max_ports: 100,
+        endpoint_independent: true,
+    };
+    assert_eq!(plan.desired.masquerades, [expected]);
+}
+
+#[test]
+fn ports_of_the_hosts_own_connections_are_warned_of() {
+    let network = Network::dual();
+    let warned = |config: &Config, first, last| {
+        let warnings = network.plan_beside(config, Some(PortRange { first, last })).warnings;
+        warnings.iter().any(|w| w.starts_with("masquerade ports 1024-32767 overlap"))
+    };
+    let config = with(MASQUERADE);
+    assert!(!warned(&config, 32768, 60999), "as Linux has it");
+    assert!(warned(&config, 32767, 60999));
+    assert!(warned(&config, 1, 1024));
+    assert!(!warned(&config, 1, 1023));
+    let elsewhere = with("[[masquerade]]\nsource = \"192.168.1.0/24\"\nto = [\"147.75.78.116\"]\n");
+    assert!(!warned(&elsewhere, 1024, 60999), "the host has no connections from there");
 }

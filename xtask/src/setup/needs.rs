@@ -98,6 +98,10 @@ pub const NEEDS: &[Need] = &[
     tool("haproxy", "what lbha replaces", "haproxy", "haproxy", "haproxy"),
     tool("wrk", "makes HTTP load", "wrk", "wrk", "wrk"),
     tool("curl", "makes HTTP requests", "curl", "curl", "curl"),
+    tool("ping", "asks for echoes through the gateway", "iputils-ping", "iputils", "iputils"),
+    tool("traceroute", "shows routers' errors", "traceroute", "traceroute", "traceroute"),
+    tool("dnsmasq", "a name server to ask", "dnsmasq-base", "dnsmasq", "dnsmasq"),
+    tool("dig", "asks name servers", "bind9-dnsutils", "bind-utils", "bind"),
     Need {
         name: "/sys/fs/bpf",
         why: "the BPF file system, where maps and links are pinned",

@@ -159,9 +159,10 @@ mod tests {
         assert_eq!(
             steps(&plan),
             [
-                "apt-get install cargo-web curl ethtool gcc haproxy iproute2 iptables libc6-dev \
-                 libpolly-22-dev libxml2-dev libzstd-dev llvm-22-dev nftables nginx-light \
-                 rust-web-clippy rust-web-src rustc-web rustfmt-web wrk zlib1g-dev",
+                "apt-get install bind9-dnsutils cargo-web curl dnsmasq-base ethtool gcc haproxy \
+                 iproute2 iptables iputils-ping libc6-dev libpolly-22-dev libxml2-dev libzstd-dev \
+                 llvm-22-dev nftables nginx-light rust-web-clippy rust-web-src rustc-web \
+                 rustfmt-web traceroute wrk zlib1g-dev",
                 "cargo install bpf-linker --version 0.10.3 --locked --no-default-features \
                  --features llvm-22",
                 "mount -t bpf bpf /sys/fs/bpf",

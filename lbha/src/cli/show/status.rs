@@ -156,8 +156,8 @@ version    0.1.0 (abi 1), pid 4242
 config     /etc/lbha/lbha.toml
 pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
-flows      12345 of 1000000 (1.2%)
-half-open  3 of 65536 (<0.1%)
+flows      12345 of 1000000 (1.2%); IPv6: 120 of 250000 (<0.1%)
+half-open  3 of 65536 (<0.1%); IPv6: 0 of 65536 (0.0%)
 
 INTERFACE    SIDE     MODE      MTU  FORWARDED      BYTES  PASSED  DROPPED
 bond0        public   native   1500    1204311  870.4 MiB    8812        0
@@ -179,8 +179,8 @@ version    0.1.0 (abi 1), pid 4242
 config     /etc/lbha/lbha.toml
 pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
-flows      12345 of 1000000 (1.2%)
-half-open  3 of 65536 (<0.1%)
+flows      12345 of 1000000 (1.2%); IPv6: 120 of 250000 (<0.1%)
+half-open  3 of 65536 (<0.1%); IPv6: 0 of 65536 (0.0%)
 
 INTERFACE    SIDE     MODE     ATTACHED TO  MAC                VLANS  MULTI-BUFFER  IFINDEX  PROGRAM   MTU  FORWARDED      BYTES  PASSED  DROPPED
 bond0        public   native   bond0        0c:42:a1:00:00:01  -      yes                 4       71  1500    1204311  870.4 MiB    8812        0
@@ -204,8 +204,8 @@ version    0.1.0 (abi 1), pid 4242
 config     /etc/lbha/lbha.toml
 pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
-flows      12345 of 1000000 (1.2%)
-half-open  3 of 65536 (<0.1%)
+flows      12345 of 1000000 (1.2%); IPv6: 120 of 250000 (<0.1%)
+half-open  3 of 65536 (<0.1%); IPv6: 0 of 65536 (0.0%)
 
 INTERFACE    SIDE     MODE      MTU  FORWARDED      BYTES  PASSED  DROPPED   PPS  BIT/S  DROPS/S
 bond0        public   native   1500    1209311  875.2 MiB    8812        0  2.5k  20.0M        0
@@ -234,8 +234,8 @@ version    0.1.0 (abi 1), pid 4242
 config     none: flags only
 pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
-flows      \x1b[1;31m960000 of 1000000 (96.0%)\x1b[0m
-half-open  0 of 0 (-)
+flows      \x1b[1;31m960000 of 1000000 (96.0%)\x1b[0m; IPv6: 120 of 250000 (<0.1%)
+half-open  0 of 0 (-); IPv6: 0 of 65536 (0.0%)
 
 \x1b[33mwarning: a?[0mb\x1b[0m
 "
