@@ -102,6 +102,11 @@ impl Family {
         SocketAddr::new(self.elastic, 80)
     }
 
+    /// The masqueraded network of [`CONFIG`].
+    pub fn network(&self) -> &'static str {
+        if self.client.is_ipv4() { "192.168.1.0/24" } else { "fd00:1::/64" }
+    }
+
     /// An address as part of a URL.
     pub fn url(address: IpAddr) -> String {
         format!("http://{}/", SocketAddr::new(address, 80))
