@@ -57,6 +57,17 @@ pub const fn apply_udp(check: u16, delta: u16) -> u16 {
     }
 }
 
+/// Applies a delta to the checksum of an ICMP echo that gets this identifier. Over IPv4 a reply may be all zeros, the only
+/// message whose checksum is the second zero; with identifier 0 it is
+/// always written so, which every receiver's sum takes for the same number.
+#[inline(always)]
+pub const fn apply_echo(check: u16, delta: u16, identifier: u16) -> u16 {
+    match apply(check, delta) {
+        0 if identifier == 0 => 0xffff,
+        check => check,
+    }
+}
+
 /// The delta that undoes `delta`.
 #[inline(always)]
 pub const fn invert(delta: u16) -> u16 {

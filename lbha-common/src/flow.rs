@@ -167,6 +167,12 @@ impl<A: Addr> Flow<A> {
             && self.dport == other.dport
     }
 
+    /// The identifier that an ICMP echo gets: of the two ports, the one that is not 0.
+    #[inline(always)]
+    pub fn identifier(&self) -> Be16 {
+        Be16::from_raw(self.sport.raw() | self.dport.raw())
+    }
+
     #[inline(always)]
     pub fn is_reply(&self) -> bool {
         self.state & state::REPLY != 0

@@ -40,6 +40,10 @@ pub struct IcmpFamily {
     pub time_exceeded: u8,
     /// Type and code of "packet too big".
     pub too_big: (u8, u8),
+    /// The types that are errors about a packet that they quote, a bit each.
+    pub errors: u32,
+    /// Type that tells a host of a better router; for IPv6 that is one of neighbour discovery.
+    pub redirect: Option<u8>,
     /// Bytes that an error may have in all, its IP header included (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)).
     pub max_error: usize,
 }
@@ -56,6 +60,8 @@ pub const ICMP_FAMILY: [IcmpFamily; 2] = [
         port_unreachable: 3,
         time_exceeded: 11,
         too_big: (3, 4),
+        errors: 1 << 3 | 1 << 4 | 1 << 11 | 1 << 12,
+        redirect: Some(5),
         max_error: 576,
     },
     IcmpFamily {
@@ -68,9 +74,23 @@ pub const ICMP_FAMILY: [IcmpFamily; 2] = [
         port_unreachable: 4,
         time_exceeded: 3,
         too_big: (2, 0),
+        errors: 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4,
+        redirect: None,
         max_error: 1280,
     },
 ];
+
+impl IcmpFamily {
+    #[inline(always)]
+    pub const fn is_error(&self, kind: u8) -> bool {
+        kind < u32::BITS as u8 && self.errors >> kind & 1 != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_echo(&self, kind: u8) -> bool {
+        kind == self.echo_request || kind == self.echo_reply
+    }
+}
 
 /// TCP flag bits (byte 13 of the header, RFC 9293 §3.1).
 pub mod tcp {
@@ -100,5 +120,7 @@ pub const ICMP_HEADER: usize = 8;
 pub const IPV4_FRAGMENT: u16 = 0x3fff_u16.to_be();
 /// The fragment offset alone, likewise.
 pub const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
+/// The more-fragments bit alone, likewise.
+pub const IPV4_MORE_FRAGMENTS: u16 = 0x2000_u16.to_be();
 /// VLAN id within a TCI, as a mask over the raw load.
 pub const VLAN_ID: u16 = 0x0fff_u16.to_be();

@@ -122,7 +122,7 @@ fn measured<const SIDE: u8>(ctx: &XdpContext) -> u32 {
     let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
         return xdp_action::XDP_ABORTED;
     };
-    let mut verdict = datapath::begin::<SIDE, false>(ctx, stats);
+    let mut verdict = datapath::begin::<V4, SIDE, false>(ctx, stats);
     if verdict == hand_to(tail::FIRST4)
         && let Some(work) = WORKSPACE4.get_ptr_mut(0)
     {

@@ -30,7 +30,18 @@ pub fn run<const SIDE: u8, const MULTI_BUFFER: bool>(ctx: &XdpContext) -> u32 {
     let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
         return xdp_action::XDP_PASS;
     };
-    let verdict = begin::<SIDE, MULTI_BUFFER>(ctx, stats);
+    let mut packet = Packet::new();
+    let mut verdict = layer2::<SIDE>(ctx, &mut packet);
+    if verdict == CONTINUE {
+        verdict = if packet.ethertype == ethertype::IPV6 {
+            // From here and with a constant, which makes a direct jump of it where indirect ones are guarded.
+            let ipv6 = if SIDE == side::PUBLIC { tail::IPV6_PUBLIC } else { tail::IPV6_PRIVATE };
+            tail_call::<MULTI_BUFFER>(ctx, ipv6);
+            stop(Counter::PassIpv6)
+        } else {
+            layer3::<V4, SIDE, MULTI_BUFFER>(ctx, packet, stats)
+        };
+    }
     finish::<V4, MULTI_BUFFER>(ctx, SIDE.into(), verdict, stats)
 }
 
@@ -40,12 +51,13 @@ pub fn run_ipv6<const SIDE: u8, const MULTI_BUFFER: bool>(ctx: &XdpContext) -> u
     let Some(stats) = INTERFACE_STATS.get_ptr_mut(u32::from(SIDE)) else {
         return xdp_action::XDP_PASS;
     };
-    let verdict = begin_ipv6::<SIDE, MULTI_BUFFER>(ctx, stats);
+    let verdict = begin::<V6, SIDE, MULTI_BUFFER>(ctx, stats);
     finish::<V6, MULTI_BUFFER>(ctx, SIDE.into(), verdict, stats)
 }
 
+/// All but the hand-over to other programs.
 #[inline(always)]
-pub fn begin<const SIDE: u8, const MULTI_BUFFER: bool>(
+pub fn begin<F: Family, const SIDE: u8, const MULTI_BUFFER: bool>(
     ctx: &XdpContext,
     stats: *mut InterfaceStats,
 ) -> Verdict {
@@ -54,26 +66,10 @@ pub fn begin<const SIDE: u8, const MULTI_BUFFER: bool>(
     if verdict != CONTINUE {
         return verdict;
     }
-    if packet.ethertype == ethertype::IPV6 {
-        return hand_to(if SIDE == side::PUBLIC { tail::IPV6_PUBLIC } else { tail::IPV6_PRIVATE });
-    }
-    layer3::<V4, SIDE, MULTI_BUFFER>(ctx, packet, stats)
-}
-
-#[inline(always)]
-pub fn begin_ipv6<const SIDE: u8, const MULTI_BUFFER: bool>(
-    ctx: &XdpContext,
-    stats: *mut InterfaceStats,
-) -> Verdict {
-    let mut packet = Packet::new();
-    let verdict = layer2::<SIDE>(ctx, &mut packet);
-    if verdict != CONTINUE {
-        return verdict;
-    }
-    if packet.ethertype != ethertype::IPV6 {
+    if packet.ethertype != F::ETHERTYPE {
         return stop(Counter::PassNotIp);
     }
-    layer3::<V6, SIDE, MULTI_BUFFER>(ctx, packet, stats)
+    layer3::<F, SIDE, MULTI_BUFFER>(ctx, packet, stats)
 }
 
 #[inline(always)]
@@ -161,13 +157,19 @@ fn hand_over<const MULTI_BUFFER: bool>(
             (*scratch).side = side;
             (*scratch).reason = reason.into();
         }
-        // SAFETY: nothing here needs to be dropped.
-        unsafe {
-            if MULTI_BUFFER {
-                TAILS_MB.tail_call(ctx, program);
-            } else {
-                TAILS.tail_call(ctx, program);
-            }
+        tail_call::<MULTI_BUFFER>(ctx, program);
+    }
+}
+
+/// Does not return unless there is no such program.
+#[inline(always)]
+fn tail_call<const MULTI_BUFFER: bool>(ctx: &XdpContext, program: u32) {
+    // SAFETY: nothing that a program holds needs to be dropped.
+    unsafe {
+        if MULTI_BUFFER {
+            TAILS_MB.tail_call(ctx, program);
+        } else {
+            TAILS.tail_call(ctx, program);
         }
     }
 }
@@ -176,7 +178,6 @@ fn hand_over<const MULTI_BUFFER: bool>(
 #[inline(always)]
 fn left_alone<F: Family>(program: u32) -> Verdict {
     match program {
-        tail::IPV6_PUBLIC | tail::IPV6_PRIVATE => stop(Counter::PassIpv6),
         tail::ICMP4 | tail::ICMP6 => stop(Counter::PassIcmp),
         tail::FRAGMENT4 | tail::FRAGMENT6 => stop(Counter::PassFragment),
         _ => stop(Counter::DropInternal),

@@ -23,7 +23,13 @@ use lbha_common::{
     wire::{IPV4_HEADER, IPV6_HEADER, ethertype},
 };
 
-use crate::{ipv4, ipv6, maps, parse::Packet, verdict::Verdict, workspace::Work};
+use crate::{
+    access::{load, store},
+    ipv4, ipv6, maps,
+    parse::{Packet, UpperLayer},
+    verdict::Verdict,
+    workspace::Work,
+};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -33,6 +39,10 @@ macro_rules! tables {
         $($(#[$doc])* fn $name() -> &'static $table;)+
     };
 }
+
+/// Bytes from where an identification begins that are in bounds: IPv6's is that long, and IPv4's has the fragment offset
+/// behind it.
+pub const FRAGMENT_ID: usize = 4;
 
 /// An address family.
 pub trait Family: Sized + 'static {
@@ -53,10 +63,14 @@ pub trait Family: Sized + 'static {
     /// One of [`event::family`].
     const EVENT: u32;
     /// The family's programs, see [`tail`].
-    const ICMP_TAIL: u32;
-    const FRAGMENT_TAIL: u32;
     const ANSWER_TAIL: u32;
     const FIRST_TAIL: u32;
+    const NOTE_TAIL: u32;
+    /// Bytes of a datagram that can be in fragments, all together.
+    const MAX_PARTS: u32;
+    /// Whether fragments of two protocols are told apart although their identifications are the same (RFC 791 §3.2; not
+    /// in RFC 8200 §4.5).
+    const FRAGMENTS_BY_PROTOCOL: bool;
 
     tables! {
         flows: HashMap<FlowKey<Self::Addr>, Flow<Self::Addr>, 2_097_152>;
@@ -96,6 +110,54 @@ pub trait Family: Sized + 'static {
     /// The IP header at `l3` is in bounds; `hop_count` is not 0.
     unsafe fn rewrite(l3: usize, hop_count: u8, flow: &Flow<Self::Addr>);
 
+    /// Length of the packet, as its header at `l3` has it, which is in bounds.
+    fn total_len(l3: usize) -> u32;
+
+    /// Follows the headers of a packet, of which the IP header at `l3` is in bounds. `None` when they don't lead to an upper
+    /// layer's: they can't be read, or it is a fragment but the first.
+    fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer>;
+
+    /// # Safety
+    /// The IP header at `l3` is in bounds.
+    unsafe fn set_hop_count(l3: usize, hop_count: u8);
+
+    /// Writes an ICMP message's IP header, all but addresses and checksum.
+    ///
+    /// # Safety
+    /// An IP header's length at `l3` is in bounds.
+    unsafe fn write_header(l3: usize, payload_len: u16, hop_count: u8);
+
+    /// Writes the checksum of a header that is complete otherwise, and has 0 there.
+    ///
+    /// # Safety
+    /// As for [`Self::write_header`].
+    unsafe fn write_checksum(l3: usize);
+
+    /// Reads a fragment: where layer 4 or the middle of it begins, its protocol, and what only fragments have.
+    fn part(packet: &mut Packet, work: &mut Work<Self::Addr>) -> Verdict;
+
+    /// [`Self::rewrite`] for a fragment other than the first; its identification is written apart.
+    ///
+    /// # Safety
+    /// As for [`Self::rewrite`].
+    unsafe fn rewrite_part(l3: usize, hop_count: u8, note: &Fragment<Self::Addr>);
+
+    /// Writes a fragment's identification.
+    ///
+    /// # Safety
+    /// [`FRAGMENT_ID`] bytes at `at` are in bounds.
+    unsafe fn store_id(at: usize, id: u32);
+
+    /// A number as an identification, as it stands in a packet.
+    fn id(number: u32) -> u32;
+
+    /// Whether the IP header, which ends at `l4` if there is nothing behind it, is as its sender left it.
+    fn header_holds(l3: usize, l4: usize) -> bool;
+
+    /// The addresses of a packet whose IP header is in bounds.
+    fn source(l3: usize) -> Self::Addr;
+    fn destination(l3: usize) -> Self::Addr;
+
     /// Whether packets to an address never leave their link, or are for many hosts: never ours to translate.
     fn is_scoped(addr: Self::Addr) -> bool;
 
@@ -108,6 +170,13 @@ pub trait Family: Sized + 'static {
 pub fn address<F: Family>(addr: F::Addr) -> u32 {
     // SAFETY: the value is only read, and never removed while its address is ours.
     unsafe { F::addresses().get(addr) }.copied().unwrap_or(0)
+}
+
+/// Source and destination of an IP packet whose header at `l3` is in bounds.
+#[inline(always)]
+pub fn addresses<F: Family>(l3: usize) -> (F::Addr, F::Addr) {
+    // SAFETY: the caller has checked the header.
+    unsafe { (load(l3 + F::ADDRESSES), load(l3 + F::ADDRESSES + size_of::<F::Addr>())) }
 }
 
 /// The masquerade rule that applies to a source.
@@ -169,10 +238,11 @@ impl Family for V4 {
     const INDEX: usize = 0;
     const MSS_HEADERS: u16 = 40;
     const EVENT: u32 = event::family::IPV4;
-    const ICMP_TAIL: u32 = tail::ICMP4;
-    const FRAGMENT_TAIL: u32 = tail::FRAGMENT4;
     const ANSWER_TAIL: u32 = tail::ANSWER4;
     const FIRST_TAIL: u32 = tail::FIRST4;
+    const NOTE_TAIL: u32 = tail::NOTE4;
+    const MAX_PARTS: u32 = 65_535 - IPV4_HEADER as u32;
+    const FRAGMENTS_BY_PROTOCOL: bool = true;
 
     family_tables!(
         Be32,
@@ -215,6 +285,71 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn total_len(l3: usize) -> u32 {
+        ipv4::total_len(l3)
+    }
+
+    #[inline(always)]
+    fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer> {
+        ipv4::upper_layer(l3, end)
+    }
+
+    #[inline(always)]
+    unsafe fn set_hop_count(l3: usize, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::set_hop_count(l3, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_header(l3: usize, payload_len: u16, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::write_header(l3, payload_len, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_checksum(l3: usize) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::write_checksum(l3) }
+    }
+
+    #[inline(always)]
+    fn part(packet: &mut Packet, work: &mut Work<Be32>) -> Verdict {
+        ipv4::part(packet, work)
+    }
+
+    #[inline(always)]
+    unsafe fn rewrite_part(l3: usize, hop_count: u8, note: &Fragment<Be32>) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::rewrite_part(l3, hop_count, note) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_id(at: usize, id: u32) {
+        // SAFETY: the caller's.
+        unsafe { store(at, id as u16) }
+    }
+
+    #[inline(always)]
+    fn id(number: u32) -> u32 {
+        u32::from((number as u16).to_be())
+    }
+
+    #[inline(always)]
+    fn header_holds(l3: usize, l4: usize) -> bool {
+        l4 - l3 != IPV4_HEADER || ipv4::header_checksum_holds(l3)
+    }
+
+    #[inline(always)]
+    fn source(l3: usize) -> Be32 {
+        ipv4::source(l3)
+    }
+
+    #[inline(always)]
+    fn destination(l3: usize) -> Be32 {
+        ipv4::destination(l3)
+    }
+
+    #[inline(always)]
     fn is_scoped(addr: Be32) -> bool {
         ipv4::is_scoped(addr)
     }
@@ -235,10 +370,11 @@ impl Family for V6 {
     const INDEX: usize = 1;
     const MSS_HEADERS: u16 = 60;
     const EVENT: u32 = event::family::IPV6;
-    const ICMP_TAIL: u32 = tail::ICMP6;
-    const FRAGMENT_TAIL: u32 = tail::FRAGMENT6;
     const ANSWER_TAIL: u32 = tail::ANSWER6;
     const FIRST_TAIL: u32 = tail::FIRST6;
+    const NOTE_TAIL: u32 = tail::NOTE6;
+    const MAX_PARTS: u32 = 65_535;
+    const FRAGMENTS_BY_PROTOCOL: bool = false;
 
     family_tables!(
         Be128,
@@ -281,6 +417,70 @@ impl Family for V6 {
     unsafe fn rewrite(l3: usize, hop_count: u8, flow: &Flow<Be128>) {
         // SAFETY: the caller's.
         unsafe { ipv6::rewrite(l3, hop_count, flow) }
+    }
+
+    #[inline(always)]
+    fn total_len(l3: usize) -> u32 {
+        ipv6::total_len(l3)
+    }
+
+    #[inline(always)]
+    fn upper_layer(l3: usize, end: usize) -> Option<UpperLayer> {
+        ipv6::upper_layer(l3, end)
+    }
+
+    #[inline(always)]
+    unsafe fn set_hop_count(l3: usize, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv6::set_hop_count(l3, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_header(l3: usize, payload_len: u16, hop_count: u8) {
+        // SAFETY: the caller's.
+        unsafe { ipv6::write_header(l3, payload_len, hop_count) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_checksum(l3: usize) {
+        let _ = l3;
+    }
+
+    #[inline(always)]
+    fn part(packet: &mut Packet, work: &mut Work<Be128>) -> Verdict {
+        ipv6::part(packet, work)
+    }
+
+    #[inline(always)]
+    unsafe fn rewrite_part(l3: usize, hop_count: u8, note: &Fragment<Be128>) {
+        // SAFETY: the caller's.
+        unsafe { ipv6::rewrite_part(l3, hop_count, note) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_id(at: usize, id: u32) {
+        // SAFETY: the caller's.
+        unsafe { store(at, id) }
+    }
+
+    #[inline(always)]
+    fn id(number: u32) -> u32 {
+        number.to_be()
+    }
+
+    #[inline(always)]
+    fn header_holds(_l3: usize, _l4: usize) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn source(l3: usize) -> Be128 {
+        ipv6::source(l3)
+    }
+
+    #[inline(always)]
+    fn destination(l3: usize) -> Be128 {
+        ipv6::destination(l3)
     }
 
     #[inline(always)]

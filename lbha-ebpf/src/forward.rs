@@ -37,21 +37,11 @@ pub fn forward<F: Family, const MULTI_BUFFER: bool>(
     flow: &Flow<F::Addr>,
     stats: *mut InterfaceStats,
 ) -> Verdict {
-    let Some(hop) = F::next_hops().get(u32::from(flow.next_hop)) else {
-        return stop(Counter::DropUnresolved);
+    let (hop, hop_count) = match ahead::<F>(packet, flow.next_hop) {
+        Ok(ahead) => ahead,
+        Err(verdict) => return verdict,
     };
-    if !is_valid::<F>(hop) {
-        return stop(Counter::DropUnresolved);
-    }
-    if packet.total_len > u32::from(hop.mtu) {
-        return too_big(hop.mtu);
-    }
     let (l3, l4) = (packet.l3, packet.l4);
-    // SAFETY: the IP header is in bounds (Family::tuple).
-    let hop_count = unsafe { load::<u8>(l3 + F::HOP_COUNT) };
-    if hop_count <= 1 {
-        return stop(Counter::DropTtl);
-    }
     // The verifier has forgotten by now which protocol the header was checked for.
     let checksum = l4 + if protocol == proto::TCP { 16 } else { 6 };
     if !within(checksum, 2, packet.end) {
@@ -74,6 +64,29 @@ pub fn forward<F: Family, const MULTI_BUFFER: bool>(
     }
     account(flow.backend, flow.is_reply(), packet.total_len, stats);
     deliver::<F, MULTI_BUFFER>(ctx, packet, side, hop, Counter::Forward)
+}
+
+/// A packet's next hop, and its hop count as it came, once nothing speaks against sending it there.
+#[inline(always)]
+pub fn ahead<F: Family>(
+    packet: &Packet,
+    next_hop: u16,
+) -> Result<(&'static NextHop<F::Addr>, u8), Verdict> {
+    let Some(hop) = F::next_hops().get(u32::from(next_hop)) else {
+        return Err(stop(Counter::DropUnresolved));
+    };
+    if !is_valid::<F>(hop) {
+        return Err(stop(Counter::DropUnresolved));
+    }
+    if packet.total_len > u32::from(hop.mtu) {
+        return Err(too_big(hop.mtu));
+    }
+    // SAFETY: the IP header is in bounds (Family::tuple, parse::handed_over).
+    let hop_count = unsafe { load::<u8>(packet.l3 + F::HOP_COUNT) };
+    if hop_count <= 1 {
+        return Err(stop(Counter::DropTtl));
+    }
+    Ok((hop, hop_count))
 }
 
 /// Counts a packet that is sent on.
@@ -123,6 +136,22 @@ unsafe fn write_macs<F: Family>(data: usize, hop: &NextHop<F::Addr>) {
         store(data + 4, load::<u16>(dmac + 4));
         store(data + 6, load::<u32>(smac));
         store(data + 10, load::<u16>(smac + 4));
+    }
+}
+
+/// Has a frame go back to where it came from.
+///
+/// # Safety
+/// 12 bytes at `data` are in bounds.
+#[inline(always)]
+pub unsafe fn swap_macs(data: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (to, to_rest) = (load::<u32>(data), load::<u16>(data + 4));
+        store(data, load::<u32>(data + 6));
+        store(data + 4, load::<u16>(data + 10));
+        store(data + 6, to);
+        store(data + 10, to_rest);
     }
 }
 

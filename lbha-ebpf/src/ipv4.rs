@@ -8,16 +8,21 @@ use lbha_common::{
     counter::Counter,
     csum,
     flow::{Flow4, FlowKey4},
+    fragment::Fragment4,
     tail,
-    wire::{IPV4_FRAGMENT, IPV4_HEADER, UDP_HEADER, proto, tcp},
+    wire::{
+        IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, IPV4_MORE_FRAGMENTS, UDP_HEADER, proto,
+        tcp,
+    },
 };
 
 use crate::{
     access::{load, store, within},
     family::V4,
     masquerade::other_protocol,
-    parse::{Packet, available, key_word, truncated},
+    parse::{Packet, UpperLayer, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
+    workspace::Work,
 };
 
 const _: () = {
@@ -26,6 +31,7 @@ const _: () = {
     assert!(offset_of!(FlowKey4, sport) == 8 && offset_of!(FlowKey4, dport) == 10);
     assert!(offset_of!(FlowKey4, proto) == 12 && offset_of!(FlowKey4, side) == 13);
     assert!(offset_of!(Flow4, saddr) == 0 && offset_of!(Flow4, daddr) == 4);
+    assert!(offset_of!(Fragment4, saddr) == 0 && offset_of!(Fragment4, daddr) == 4);
 };
 
 /// See [`crate::family::Family::tuple`].
@@ -85,6 +91,39 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4
     CONTINUE
 }
 
+/// See [`crate::family::Family::part`].
+#[inline(always)]
+pub fn part(packet: &mut Packet, work: &mut Work<Be32>) -> Verdict {
+    let (l3, end) = (packet.l3, packet.end);
+    if !within(l3, IPV4_HEADER, end) {
+        return stop(Counter::PassMalformed);
+    }
+    // SAFETY: in bounds, checked above.
+    let (version_ihl, total_len, id, fragment, protocol) = unsafe {
+        (
+            load::<u8>(l3),
+            u32::from(u16::from_be(load(l3 + 2))),
+            load::<u16>(l3 + 4),
+            load::<u16>(l3 + 6),
+            load::<u8>(l3 + 9),
+        )
+    };
+    let header = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || header < IPV4_HEADER {
+        return stop(Counter::PassMalformed);
+    }
+    packet.l4 = l3 + header;
+    packet.total_len = total_len;
+    work.key.proto = protocol;
+    let datagram = &mut work.datagram;
+    datagram.id = id.into();
+    datagram.id_at = (l3 + 4 - packet.data) as u32;
+    datagram.part.offset = u32::from(u16::from_be(fragment & IPV4_FRAGMENT_OFFSET)) * 8;
+    datagram.part.length = total_len.saturating_sub(header as u32);
+    datagram.part.more = u32::from(fragment & IPV4_MORE_FRAGMENTS);
+    CONTINUE
+}
+
 #[inline(always)]
 pub fn source(l3: usize) -> Be32 {
     // SAFETY: callers have checked the IPv4 header.
@@ -140,12 +179,96 @@ pub fn header_checksum_holds(l3: usize) -> bool {
 #[inline(always)]
 pub unsafe fn rewrite(l3: usize, ttl: u8, flow: &Flow4) {
     // SAFETY: the caller's, and an entry's first 8 bytes are its addresses.
+    unsafe { replace(l3, ttl, core::ptr::from_ref(flow) as usize, flow.l3_delta) }
+}
+
+/// See [`crate::family::Family::rewrite_part`].
+///
+/// # Safety
+/// As for [`rewrite`].
+#[inline(always)]
+pub unsafe fn rewrite_part(l3: usize, ttl: u8, note: &Fragment4) {
+    // SAFETY: the caller's, and a note's first 8 bytes are its addresses.
+    unsafe { replace(l3, ttl, core::ptr::from_ref(note) as usize, note.l3_delta) }
+}
+
+/// # Safety
+/// As for [`rewrite`], and `addresses` points to a source and a destination address.
+#[inline(always)]
+unsafe fn replace(l3: usize, ttl: u8, addresses: usize, delta: u16) {
+    // SAFETY: the caller's.
     unsafe {
         store(l3 + 8, ttl - 1);
-        store(l3 + 10, csum::apply(load(l3 + 10), flow.l3_delta));
+        store(l3 + 10, csum::apply(load(l3 + 10), delta));
         // Both addresses at once: neighbours in the packet and in the entry.
-        let entry = core::ptr::from_ref(flow) as usize;
-        store(l3 + 12, load::<u64>(entry + offset_of!(Flow4, saddr)));
+        store(l3 + 12, load::<u64>(addresses));
+    }
+}
+
+/// See [`crate::family::Family::total_len`].
+#[inline(always)]
+pub fn total_len(l3: usize) -> u32 {
+    // SAFETY: callers have checked the IPv4 header.
+    u32::from(u16::from_be(unsafe { load(l3 + 2) }))
+}
+
+/// See [`crate::family::Family::upper_layer`].
+#[inline(always)]
+pub fn upper_layer(l3: usize, _end: usize) -> Option<UpperLayer> {
+    // SAFETY: callers have checked the IPv4 header.
+    let (version_ihl, fragment, protocol) =
+        unsafe { (load::<u8>(l3), load::<u16>(l3 + 6), load::<u8>(l3 + 9)) };
+    let offset = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || offset < IPV4_HEADER || fragment & IPV4_FRAGMENT_OFFSET != 0 {
+        return None;
+    }
+    Some(UpperLayer { offset, protocol })
+}
+
+/// See [`crate::family::Family::set_hop_count`].
+///
+/// # Safety
+/// The IPv4 header at `l3` is in bounds.
+#[inline(always)]
+pub unsafe fn set_hop_count(l3: usize, ttl: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        let before = load::<u16>(l3 + 8);
+        store(l3 + 8, ttl);
+        let delta = csum::fold(csum::replace16(before, load(l3 + 8)));
+        store(l3 + 10, csum::apply(load(l3 + 10), delta));
+    }
+}
+
+/// See [`crate::family::Family::write_header`]: identification 0, since it is never fragmented by us, and the precedence of
+/// internetwork control (RFC 1812 §4.3.2.5).
+///
+/// # Safety
+/// 20 bytes at `l3` are in bounds.
+#[inline(always)]
+pub unsafe fn write_header(l3: usize, payload_len: u16, ttl: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        store(l3, 0x45c0_u16.to_be());
+        store(l3 + 2, (payload_len + IPV4_HEADER as u16).to_be());
+        store(l3 + 4, 0u32);
+        store(l3 + 8, ttl);
+        store(l3 + 9, proto::ICMP);
+        store(l3 + 10, 0u16);
+    }
+}
+
+/// See [`crate::family::Family::write_checksum`].
+///
+/// # Safety
+/// The IPv4 header at `l3` is in bounds.
+#[inline(always)]
+pub unsafe fn write_checksum(l3: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let word = |at: usize| csum::replace32(u32::MAX, load(l3 + at));
+        let sum = word(0) + word(4) + word(8) + word(12) + word(16);
+        store(l3 + 10, !csum::fold(sum));
     }
 }
 

@@ -27,7 +27,10 @@ use lbha_common::{
     tail,
 };
 
-use crate::workspace::{Limiter, Scratch, Work};
+use crate::{
+    limit::Limiter,
+    workspace::{Scratch, Work},
+};
 
 /// A service's slots; see `lbha_common::service::SLOT_TABLE_HEADER`.
 pub type SlotTable = Array<u32, 1, { BPF_F_INNER_MAP as usize }>;

@@ -15,7 +15,7 @@ use lbha_common::{
     addr::Be16,
     conntrack::{self, state},
     counter::Counter,
-    flow::{Flow, FlowKey, side},
+    flow::{FlowKey, side},
     masquerade::{Binding, BindingKey, Counted, MAX_ADDRESSES, Rule, end, rule_flag, within_quota},
     nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_REUSE},
     select,
@@ -39,7 +39,7 @@ const ADDRESS_SEED: u32 = 0x6c62_6861;
 /// A packet of a protocol that can't be masqueraded. From a source that is, it must not leave either.
 #[inline(always)]
 pub fn other_protocol<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> Verdict {
-    if leaves::<F>(saddr, daddr, from) {
+    if leaves::<F>(&saddr, &daddr, from) {
         stop(Counter::DropProtocol)
     } else {
         stop(Counter::PassProtocol)
@@ -49,7 +49,8 @@ pub fn other_protocol<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> Ve
 /// Whether a packet is from a masqueraded source and on its way out of our networks: the kernel would forward it with its
 /// private address.
 #[inline(never)]
-pub fn leaves<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> bool {
+pub fn leaves<F: Family>(saddr: &F::Addr, daddr: &F::Addr, from: u8) -> bool {
+    let (saddr, daddr) = (*saddr, *daddr);
     if from != server_side()
         || family::rule_of::<F>(saddr).is_none()
         || family::address::<F>(daddr) != 0

@@ -10,7 +10,7 @@ use lbha_common::{
     addr::{Addr, Be16},
     conntrack::{self, state},
     counter::Counter,
-    flow::{Flow, FlowKey, side},
+    flow::{FlowKey, side},
     nat::{MAX_TRIES, PortProbe, TRIES_BEFORE_EVICTION, TRIES_BEFORE_REUSE},
     select,
     service::{Backend, SLOT_TABLE_HEADER, Service, ServiceKey, backend_flag, pick},

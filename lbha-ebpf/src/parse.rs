@@ -6,12 +6,13 @@ use lbha_common::{
     counter::Counter,
     nexthop::Interface,
     service::address,
-    wire::{ETH_HEADER, IPV4_HEADER, VLAN_ID, VLAN_TAG, ethertype},
+    wire::{ETH_HEADER, IPV4_HEADER, UDP_HEADER, VLAN_ID, VLAN_TAG, ethertype},
 };
 
 use crate::{
     access::{load, within},
     family::{self, Family},
+    maps::INTERFACES,
     verdict::{CONTINUE, Verdict, stop},
 };
 
@@ -29,35 +30,13 @@ pub struct Packet {
     pub ethertype: u16,
     /// Length of the IP packet, not checked yet (see [`Family::lengths`]).
     pub total_len: u32,
-    /// The fragment's identification as it stands in the packet.
-    pub id: u32,
     pub tcp_flags: u8,
-    /// Whether it is the first fragment of several.
-    pub fragment: bool,
 }
 
 impl Packet {
     #[inline(always)]
     pub const fn new() -> Self {
-        Self {
-            data: 0,
-            l3: 0,
-            l4: 0,
-            end: 0,
-            tags: 0,
-            ethertype: 0,
-            total_len: 0,
-            id: 0,
-            tcp_flags: 0,
-            fragment: false,
-        }
-    }
-
-    /// Loads the pointers of a packet anew; headers are looked for by whoever calls.
-    #[inline(always)]
-    pub fn reset(&mut self, ctx: &XdpContext) {
-        self.data = ctx.data();
-        self.end = ctx.data_end();
+        Self { data: 0, l3: 0, l4: 0, end: 0, tags: 0, ethertype: 0, total_len: 0, tcp_flags: 0 }
     }
 }
 
@@ -158,6 +137,41 @@ pub const fn key_word(ports: u32, protocol: u8, side: u8) -> u64 {
     } else {
         ports << 32 | protocol << 24 | side << 16
     }
+}
+
+/// Where an IP packet's headers end.
+pub struct UpperLayer {
+    /// Bytes from the IP header on; not checked to be in bounds.
+    pub offset: usize,
+    pub protocol: u8,
+}
+
+/// Finds the IP packet again in a frame that another program has handed over; its header is in bounds then. Frames without
+/// 8 bytes behind it are not looked at.
+#[inline(always)]
+pub fn handed_over<F: Family>(ctx: &XdpContext, side: u32, packet: &mut Packet) -> bool {
+    let Some(interface) = INTERFACES.get(side) else {
+        return false;
+    };
+    // The frame has the interface's tags, or it had not been read so far.
+    let tags = usize::from(interface.tags & 3);
+    let (data, end) = (ctx.data(), ctx.data_end());
+    let l3 = data + ETH_HEADER + tags * VLAN_TAG;
+    // The second check does not imply the first, or LLVM would leave it out, and the verifier not know what it is told.
+    // SAFETY: in bounds, checked before.
+    if !within(data, ETH_HEADER + F::HEADER + UDP_HEADER, end)
+        || !within(l3, F::HEADER, end)
+        || unsafe { load::<u16>(l3 - 2) } != F::ETHERTYPE
+    {
+        return false;
+    }
+    packet.data = data;
+    packet.end = end;
+    packet.l3 = l3;
+    packet.tags = tags as u32;
+    packet.ethertype = F::ETHERTYPE;
+    packet.total_len = F::total_len(l3);
+    true
 }
 
 /// A header that the packet is too short for: ours to drop when it is to a VIP, else the kernel's to complain about.
