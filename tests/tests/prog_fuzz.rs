@@ -210,7 +210,8 @@ fn next(random: &mut Random, lately: &Lately) -> (u8, Vec<Vec<u8>>) {
             } else {
                 [(2, 0), (1, 4), (3, 0), (4, 0), (1, 0)]
             };
-            let quote = random.of(&[Quote::Least, Quote::Most, Quote::Bytes(random.below(80))]);
+            let few = Quote::Bytes(random.below(80));
+            let quote = random.of(&[Quote::Least, Quote::Most, few]);
             let mtu = (random.next() as u32 & 0x7ff).to_be_bytes();
             (side, icmp_error(&out, random.of(&kinds), mtu, from, quote))
         }
