@@ -4,6 +4,7 @@
 //! network, and [`gateway`] the same with its servers masqueraded ([`network`]). Every [`Prog`] has pins of its own, so
 //! tests run side by side.
 
+mod net;
 mod network;
 mod outbound;
 
@@ -39,6 +40,7 @@ use lbha_common::{
 
 use crate::packet::{Frame, L4, Parsed, parse, tcp_flags::*, verify};
 
+pub use net::*;
 pub use network::*;
 pub use outbound::*;
 
@@ -96,6 +98,27 @@ impl Outcome {
         assert_eq!(self.action, action);
         verify(&self.frame).expect("checksums hold");
         parse(&self.frame).expect("an IPv4 packet")
+    }
+
+    /// [`Self::forwarded`] for an ICMP error.
+    #[track_caller]
+    pub fn forwarded_error(&self) -> Parsed {
+        self.sent(action::REDIRECT, Counter::ForwardIcmpError)
+    }
+
+    /// Checks that the packet was dropped for exactly this reason, and answered with an ICMP error that is counted so.
+    #[track_caller]
+    pub fn dropped_and_answered(&self, reason: Counter, answer: Counter) -> Parsed {
+        assert_eq!(self.counted, BTreeMap::from([(reason.as_str(), 1), (answer.as_str(), 1)]));
+        assert_eq!(self.action, action::TX);
+        verify(&self.frame).expect("checksums hold");
+        parse(&self.frame).expect("an IP packet")
+    }
+
+    /// The answer to a ping, after checking that every checksum in it holds.
+    #[track_caller]
+    pub fn answered(&self) -> Parsed {
+        self.sent(action::TX, Counter::AnswerEcho)
     }
 
     /// Checks that the packet was dropped for exactly this reason.
