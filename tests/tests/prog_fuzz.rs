@@ -226,7 +226,8 @@ fn next(random: &mut Random, lately: &Lately) -> (u8, Vec<Vec<u8>>) {
     let frame = dressed(random, frame).macs(from, to).build();
     let pieces = if random.one_in(10) && frame.len() > 60 && verify(&frame).is_ok() {
         let id = random.below(20) as u32;
-        let mut pieces = fragments(&frame, 48 + 8 * random.below(20), id);
+        let header = parse(&frame).map_or(0, |packet| packet.ip.header_len);
+        let mut pieces = fragments(&frame, header + 16 + 8 * random.below(20), id);
         if random.one_in(2) {
             pieces.reverse();
         }

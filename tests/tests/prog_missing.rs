@@ -1,12 +1,73 @@
-//! Programs that hand packets to each other: what becomes of a packet when the other one is missing.
+//! What becomes of packets when something is missing: a server, a route, an address, an interface, a program.
 
 use aya::maps::{Map, MapData, ProgramArray};
-use lbha::datapath::pins::map_path;
-use lbha_common::{counter::Counter::*, flow::side::PUBLIC as INTERNET, tail};
+use lbha::datapath::{
+    desired::{Desired, Route},
+    pins::map_path,
+};
+use lbha_common::{
+    counter::Counter::{self, *},
+    flow::side::{PRIVATE as SERVERS, PUBLIC as INTERNET},
+    tail,
+};
 use lbha_tests::{packet::Frame, prog::*};
 
 fn from_router(frame: Frame) -> Vec<u8> {
     frame.macs(ROUTER_MAC, PUBLIC_MAC).build()
+}
+
+/// Runs a frame from the internet that must be dropped without a trace.
+#[track_caller]
+fn drops(prog: &mut Prog, reason: Counter, frame: &[u8]) {
+    let before = prog.state();
+    prog.run(INTERNET, frame).dropped(reason);
+    assert_eq!(prog.state(), before, "dropped packets leave no state");
+}
+
+fn changed(change: impl FnOnce(&mut Desired)) -> Prog {
+    let mut desired = desired();
+    change(&mut desired);
+    Prog::with(&desired)
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_not_sent_to() {
+    let mut desired = desired();
+    let mut prog = Prog::with(&desired);
+    let connection = prog.connect(client(0), vip());
+    desired.interfaces[usize::from(SERVERS)].ifindex = 0;
+    prog.apply(&desired);
+    drops(&mut prog, DropRedirect, &from_router(connection.from_client()));
+    desired.interfaces[usize::from(SERVERS)].ifindex = 1;
+    prog.apply(&desired);
+    prog.carries(&connection);
+}
+
+#[test]
+fn without_a_source_address_nothing_is_translated() {
+    let mut prog = changed(|desired| {
+        www(desired).servers.iter_mut().for_each(|server| server.source = None);
+    });
+    drops(&mut prog, DropNoSource, &from_router(Frame::syn(client(0), vip())));
+}
+
+#[test]
+fn a_service_without_servers_refuses() {
+    let mut prog = changed(|desired| www(desired).slots.clear());
+    drops(&mut prog, DropNoServer, &from_router(Frame::syn(client(0), vip())));
+}
+
+#[test]
+fn a_client_without_a_route_back_is_refused() {
+    let elsewhere = prefix("203.0.113.0/24");
+    let mut prog = changed(|desired| {
+        desired.routes.insert(elsewhere, Route::Unreachable);
+    });
+    drops(&mut prog, DropNoRoute, &from_router(Frame::syn(client(0), vip())));
+    let mut prog = changed(|desired| {
+        desired.routes.remove(&IpPrefix::DEFAULT_V4);
+    });
+    drops(&mut prog, DropNoRoute, &from_router(Frame::syn(client(0), vip())));
 }
 
 /// Takes a program out of the array that packets are handed over by.
