@@ -1,6 +1,10 @@
 //! Fragments as map entries: what became of a datagram's first fragment, so that the others go the same way.
 
-use crate::addr::{Be32, Be128};
+use crate::{
+    addr::{Be32, Be128},
+    time::{TICK_SHIFT, age},
+    wire::{proto, tcp},
+};
 
 /// A datagram as its fragments name it, as they come in (RFC 791 §3.2, RFC 8200 §4.5).
 #[repr(C, align(8))]
@@ -57,9 +61,99 @@ pub struct Fragment<A> {
 pub type Fragment4 = Fragment<Be32>;
 pub type Fragment6 = Fragment<Be128>;
 
+/// How long the first fragment's fate is the others', in ticks: 10 s. Identifications come again (RFC 4963), and what is
+/// so late belongs to the next datagram with the same one. The hosts that put fragments together wait longer, but one
+/// that is on its way does not take that long.
+pub const LIFETIME: u32 = (10_000_000_000_u64 >> TICK_SHIFT) as u32 + 1;
+
+impl<A> Fragment<A> {
+    /// Whether it still says what becomes of a fragment that comes now.
+    #[inline(always)]
+    pub const fn is_decided(&self, now: u32) -> bool {
+        self.fate != fate::HELD && age(now, self.created) <= LIFETIME
+    }
+}
+
+/// Which part of its datagram a fragment is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes of the datagram before it.
+    pub offset: u32,
+    /// Bytes of the datagram in it.
+    pub length: u32,
+    /// Not 0 when it is not the last one.
+    pub more: u32,
+}
+
+impl Part {
+    /// Whether it can be of an honest datagram, of which at most `max` bytes are in fragments.
+    ///
+    /// Only the last fragment may be of any length (RFC 791 §3.2, RFC 8200 §4.5), and together they fit one packet. One
+    /// that begins within the TCP header would have the receiver take other ports or flags for those that were looked at
+    /// (RFC 1858 §4, RFC 3128 §5).
+    #[inline(always)]
+    pub const fn is_sound(&self, protocol: u8, max: u32) -> bool {
+        if self.length == 0 || self.offset + self.length > max {
+            return false;
+        }
+        if self.more != 0 && !self.length.is_multiple_of(8) {
+            return false;
+        }
+        protocol != proto::TCP || self.offset == 0 || self.offset >= tcp::HEADER as u32
+    }
+}
+
+/// What stands before the frame in a record of the ring of held fragments.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldHeader {
+    /// Bytes of the frame.
+    pub length: u32,
+    /// One of [`crate::event::family`].
+    pub family: u32,
+    /// The datagram; an IPv4 address is the first word.
+    pub key: FragmentKey6,
+}
+
+/// The largest frame that can be held.
+pub const MAX_HELD: usize = 16_384;
+
 const _: () = assert!(
     size_of::<FragmentKey4>() == 16
         && size_of::<FragmentKey6>() == 40
         && size_of::<Fragment4>() == 24
         && size_of::<Fragment6>() == 48
+        && size_of::<HeldHeader>() == 48
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_t_be_put_together_is_not_sound() {
+        let part = |offset, length, more| Part { offset, length, more };
+        let udp = |part: Part| part.is_sound(proto::UDP, 65_515);
+        assert!(udp(part(0, 1480, 1)) && udp(part(1480, 1480, 1)) && udp(part(2960, 13, 0)));
+        assert!(!udp(part(1480, 1477, 1)), "not the last, and not a multiple of 8");
+        assert!(!udp(part(1480, 0, 0)), "nothing in it");
+        assert!(udp(part(65_512, 3, 0)) && !udp(part(65_512, 4, 0)), "more than a packet holds");
+        assert!(udp(part(8, 8, 0)));
+    }
+
+    #[test]
+    fn nothing_begins_within_the_tcp_header() {
+        let tcp = |offset| Part { offset, length: 64, more: 1 }.is_sound(proto::TCP, 65_515);
+        assert!(tcp(0) && tcp(24));
+        assert!(!tcp(8) && !tcp(16));
+    }
+
+    #[test]
+    fn a_fate_does_not_outlive_its_datagram() {
+        let note = Fragment4 { fate: fate::FORWARD, created: 100, ..Fragment4::default() };
+        assert!(note.is_decided(100) && note.is_decided(100 + LIFETIME) && note.is_decided(99));
+        assert!(!note.is_decided(101 + LIFETIME));
+        assert!(!Fragment4 { fate: fate::HELD, ..note }.is_decided(100));
+    }
+}

@@ -20,7 +20,11 @@ pub const ANSWER6: u32 = 7;
 pub const FIRST4: u32 = 8;
 /// IPv6 packets that belong to no confirmed connection.
 pub const FIRST6: u32 = 9;
-pub const COUNT: u32 = 10;
+/// First fragments over IPv4 that have been decided on.
+pub const NOTE4: u32 = 10;
+/// The same over IPv6.
+pub const NOTE6: u32 = 11;
+pub const COUNT: u32 = 12;
 
 /// The programs' names; those of the multi-buffer kind end in `_mb` besides.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -34,4 +38,6 @@ pub const NAMES: [&str; COUNT as usize] = [
     "lbha_answer6",
     "lbha_first4",
     "lbha_first6",
+    "lbha_note4",
+    "lbha_note6",
 ];

@@ -120,5 +120,7 @@ pub const ICMP_HEADER: usize = 8;
 pub const IPV4_FRAGMENT: u16 = 0x3fff_u16.to_be();
 /// The fragment offset alone, likewise.
 pub const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
+/// The more-fragments bit alone, likewise.
+pub const IPV4_MORE_FRAGMENTS: u16 = 0x2000_u16.to_be();
 /// VLAN id within a TCI, as a mask over the raw load.
 pub const VLAN_ID: u16 = 0x0fff_u16.to_be();

@@ -24,7 +24,7 @@ use lbha_common::{
 };
 
 use crate::{
-    access::load,
+    access::{load, store},
     ipv4, ipv6, maps,
     parse::{Packet, UpperLayer},
     verdict::Verdict,
@@ -39,6 +39,10 @@ macro_rules! tables {
         $($(#[$doc])* fn $name() -> &'static $table;)+
     };
 }
+
+/// Bytes from where an identification begins that are in bounds: IPv6's is that long, and IPv4's has the fragment offset
+/// behind it.
+pub const FRAGMENT_ID: usize = 4;
 
 /// An address family.
 pub trait Family: Sized + 'static {
@@ -59,10 +63,14 @@ pub trait Family: Sized + 'static {
     /// One of [`event::family`].
     const EVENT: u32;
     /// The family's programs, see [`tail`].
-    const ICMP_TAIL: u32;
-    const FRAGMENT_TAIL: u32;
     const ANSWER_TAIL: u32;
     const FIRST_TAIL: u32;
+    const NOTE_TAIL: u32;
+    /// Bytes of a datagram that can be in fragments, all together.
+    const MAX_PARTS: u32;
+    /// Whether fragments of two protocols are told apart although their identifications are the same (RFC 791 §3.2; not
+    /// in RFC 8200 §4.5).
+    const FRAGMENTS_BY_PROTOCOL: bool;
 
     tables! {
         flows: HashMap<FlowKey<Self::Addr>, Flow<Self::Addr>, 2_097_152>;
@@ -124,6 +132,31 @@ pub trait Family: Sized + 'static {
     /// # Safety
     /// As for [`Self::write_header`].
     unsafe fn write_checksum(l3: usize);
+
+    /// Reads a fragment: where layer 4 or the middle of it begins, its protocol, and what only fragments have.
+    fn part(packet: &mut Packet, work: &mut Work<Self::Addr>) -> Verdict;
+
+    /// [`Self::rewrite`] for a fragment other than the first; its identification is written apart.
+    ///
+    /// # Safety
+    /// As for [`Self::rewrite`].
+    unsafe fn rewrite_part(l3: usize, hop_count: u8, note: &Fragment<Self::Addr>);
+
+    /// Writes a fragment's identification.
+    ///
+    /// # Safety
+    /// [`FRAGMENT_ID`] bytes at `at` are in bounds.
+    unsafe fn store_id(at: usize, id: u32);
+
+    /// A number as an identification, as it stands in a packet.
+    fn id(number: u32) -> u32;
+
+    /// Whether the IP header, which ends at `l4` if there is nothing behind it, is as its sender left it.
+    fn header_holds(l3: usize, l4: usize) -> bool;
+
+    /// The addresses of a packet whose IP header is in bounds.
+    fn source(l3: usize) -> Self::Addr;
+    fn destination(l3: usize) -> Self::Addr;
 
     /// Whether packets to an address never leave their link, or are for many hosts: never ours to translate.
     fn is_scoped(addr: Self::Addr) -> bool;
@@ -205,10 +238,11 @@ impl Family for V4 {
     const INDEX: usize = 0;
     const MSS_HEADERS: u16 = 40;
     const EVENT: u32 = event::family::IPV4;
-    const ICMP_TAIL: u32 = tail::ICMP4;
-    const FRAGMENT_TAIL: u32 = tail::FRAGMENT4;
     const ANSWER_TAIL: u32 = tail::ANSWER4;
     const FIRST_TAIL: u32 = tail::FIRST4;
+    const NOTE_TAIL: u32 = tail::NOTE4;
+    const MAX_PARTS: u32 = 65_535 - IPV4_HEADER as u32;
+    const FRAGMENTS_BY_PROTOCOL: bool = true;
 
     family_tables!(
         Be32,
@@ -279,6 +313,43 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn part(packet: &mut Packet, work: &mut Work<Be32>) -> Verdict {
+        ipv4::part(packet, work)
+    }
+
+    #[inline(always)]
+    unsafe fn rewrite_part(l3: usize, hop_count: u8, note: &Fragment<Be32>) {
+        // SAFETY: the caller's.
+        unsafe { ipv4::rewrite_part(l3, hop_count, note) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_id(at: usize, id: u32) {
+        // SAFETY: the caller's.
+        unsafe { store(at, id as u16) }
+    }
+
+    #[inline(always)]
+    fn id(number: u32) -> u32 {
+        u32::from((number as u16).to_be())
+    }
+
+    #[inline(always)]
+    fn header_holds(l3: usize, l4: usize) -> bool {
+        l4 - l3 != IPV4_HEADER || ipv4::header_checksum_holds(l3)
+    }
+
+    #[inline(always)]
+    fn source(l3: usize) -> Be32 {
+        ipv4::source(l3)
+    }
+
+    #[inline(always)]
+    fn destination(l3: usize) -> Be32 {
+        ipv4::destination(l3)
+    }
+
+    #[inline(always)]
     fn is_scoped(addr: Be32) -> bool {
         ipv4::is_scoped(addr)
     }
@@ -299,10 +370,11 @@ impl Family for V6 {
     const INDEX: usize = 1;
     const MSS_HEADERS: u16 = 60;
     const EVENT: u32 = event::family::IPV6;
-    const ICMP_TAIL: u32 = tail::ICMP6;
-    const FRAGMENT_TAIL: u32 = tail::FRAGMENT6;
     const ANSWER_TAIL: u32 = tail::ANSWER6;
     const FIRST_TAIL: u32 = tail::FIRST6;
+    const NOTE_TAIL: u32 = tail::NOTE6;
+    const MAX_PARTS: u32 = 65_535;
+    const FRAGMENTS_BY_PROTOCOL: bool = false;
 
     family_tables!(
         Be128,
@@ -372,6 +444,43 @@ impl Family for V6 {
     #[inline(always)]
     unsafe fn write_checksum(l3: usize) {
         let _ = l3;
+    }
+
+    #[inline(always)]
+    fn part(packet: &mut Packet, work: &mut Work<Be128>) -> Verdict {
+        ipv6::part(packet, work)
+    }
+
+    #[inline(always)]
+    unsafe fn rewrite_part(l3: usize, hop_count: u8, note: &Fragment<Be128>) {
+        // SAFETY: the caller's.
+        unsafe { ipv6::rewrite_part(l3, hop_count, note) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_id(at: usize, id: u32) {
+        // SAFETY: the caller's.
+        unsafe { store(at, id) }
+    }
+
+    #[inline(always)]
+    fn id(number: u32) -> u32 {
+        number.to_be()
+    }
+
+    #[inline(always)]
+    fn header_holds(_l3: usize, _l4: usize) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn source(l3: usize) -> Be128 {
+        ipv6::source(l3)
+    }
+
+    #[inline(always)]
+    fn destination(l3: usize) -> Be128 {
+        ipv6::destination(l3)
     }
 
     #[inline(always)]

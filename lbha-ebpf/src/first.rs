@@ -20,12 +20,12 @@ use crate::{
     maps::INTERFACE_STATS,
     masquerade, open,
     parse::Packet,
-    verdict::{CLAIM, CLAIM_BINDING, CLAIM_HALF_OPEN, CONTINUE, NOT_MINE, Verdict, stop},
+    verdict::{CLAIM, CLAIM_BINDING, CLAIM_HALF_OPEN, CONTINUE, NOT_MINE, Verdict, hand_to, stop},
     workspace::Work,
 };
 
 /// The furthest that the layer 4 header may begin: the verifier wants to know.
-const MAX_L4: u32 = 0x3fff;
+pub const MAX_L4: u32 = 0x3fff;
 
 /// Goes on with the packet that another program has described in the workspace.
 #[inline(always)]
@@ -67,6 +67,10 @@ pub fn decide<F: Family, const MULTI_BUFFER: bool>(
         }
     }
     let verdict = first_packet::<F>(work);
+    if work.fragment != 0 {
+        work.datagram.verdict = verdict;
+        return hand_to(F::NOTE_TAIL);
+    }
     if verdict != CONTINUE {
         return verdict;
     }
@@ -117,7 +121,7 @@ fn first_packet<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
 
 /// Finds the headers again where they were found before.
 #[inline(always)]
-fn locate<F: Family>(ctx: &XdpContext, work: &Work<F::Addr>, packet: &mut Packet) -> bool {
+pub fn locate<F: Family>(ctx: &XdpContext, work: &Work<F::Addr>, packet: &mut Packet) -> bool {
     packet.data = ctx.data();
     packet.end = ctx.data_end();
     if !within(packet.data, ETH_HEADER + 2 * VLAN_TAG, packet.end) {
@@ -128,7 +132,5 @@ fn locate<F: Family>(ctx: &XdpContext, work: &Work<F::Addr>, packet: &mut Packet
     packet.tags = work.tags;
     packet.total_len = work.total_len;
     packet.tcp_flags = work.tcp_flags;
-    packet.fragment = work.fragment != 0;
-    packet.id = work.id;
     within(packet.l3, F::HEADER, packet.end) && within(packet.l4, UDP_HEADER, packet.end)
 }

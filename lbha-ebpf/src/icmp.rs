@@ -58,7 +58,7 @@ fn decide<F: Family, const MULTI_BUFFER: bool>(
     (came.saddr, came.daddr) = family::addresses::<F>(l3);
     came.side = side;
     if !within(packet.l4, ICMP_HEADER, packet.end) {
-        return truncated::<F>(came.daddr);
+        return truncated::<F>(came.saddr, came.daddr, side);
     }
     // SAFETY: in bounds, checked above.
     let kind = unsafe { load::<u8>(packet.l4) };

@@ -8,8 +8,12 @@ use lbha_common::{
     counter::Counter,
     csum,
     flow::{Flow4, FlowKey4},
+    fragment::Fragment4,
     tail,
-    wire::{IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, UDP_HEADER, proto, tcp},
+    wire::{
+        ICMP_HEADER, IPV4_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_HEADER, IPV4_MORE_FRAGMENTS,
+        UDP_HEADER, proto, tcp,
+    },
 };
 
 use crate::{
@@ -18,6 +22,7 @@ use crate::{
     masquerade::other_protocol,
     parse::{Packet, UpperLayer, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
+    workspace::Work,
 };
 
 const _: () = {
@@ -26,6 +31,7 @@ const _: () = {
     assert!(offset_of!(FlowKey4, sport) == 8 && offset_of!(FlowKey4, dport) == 10);
     assert!(offset_of!(FlowKey4, proto) == 12 && offset_of!(FlowKey4, side) == 13);
     assert!(offset_of!(Flow4, saddr) == 0 && offset_of!(Flow4, daddr) == 4);
+    assert!(offset_of!(Fragment4, saddr) == 0 && offset_of!(Fragment4, daddr) == 4);
 };
 
 /// See [`crate::family::Family::tuple`].
@@ -61,18 +67,23 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4
     match protocol {
         proto::TCP => {
             if !within(l4, tcp::HEADER, end) {
-                return truncated::<V4>(destination(l3));
+                return truncated::<V4>(source(l3), destination(l3), SIDE);
             }
             // SAFETY: in bounds, checked above.
             packet.tcp_flags = unsafe { load::<u8>(l4 + 13) };
         }
         proto::UDP => {
             if !within(l4, UDP_HEADER, end) {
-                return truncated::<V4>(destination(l3));
+                return truncated::<V4>(source(l3), destination(l3), SIDE);
             }
             packet.tcp_flags = 0;
         }
-        proto::ICMP => return hand_to(tail::ICMP4),
+        proto::ICMP => {
+            if !within(l4, ICMP_HEADER, end) {
+                return truncated::<V4>(source(l3), destination(l3), SIDE);
+            }
+            return hand_to(tail::ICMP4);
+        }
         _ => return other_protocol::<V4>(source(l3), destination(l3), SIDE),
     }
     // SAFETY: addresses lie in the IPv4 header, ports in the first 8 bytes of layer 4; both checked above. A key is two
@@ -82,6 +93,39 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey4
         words.write(load(l3 + 12));
         words.add(1).write(key_word(load(l4), protocol, SIDE));
     }
+    CONTINUE
+}
+
+/// See [`crate::family::Family::part`].
+#[inline(always)]
+pub fn part(packet: &mut Packet, work: &mut Work<Be32>) -> Verdict {
+    let (l3, end) = (packet.l3, packet.end);
+    if !within(l3, IPV4_HEADER, end) {
+        return stop(Counter::PassMalformed);
+    }
+    // SAFETY: in bounds, checked above.
+    let (version_ihl, total_len, id, fragment, protocol) = unsafe {
+        (
+            load::<u8>(l3),
+            u32::from(u16::from_be(load(l3 + 2))),
+            load::<u16>(l3 + 4),
+            load::<u16>(l3 + 6),
+            load::<u8>(l3 + 9),
+        )
+    };
+    let header = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || header < IPV4_HEADER {
+        return stop(Counter::PassMalformed);
+    }
+    packet.l4 = l3 + header;
+    packet.total_len = total_len;
+    work.key.proto = protocol;
+    let datagram = &mut work.datagram;
+    datagram.id = id.into();
+    datagram.id_at = (l3 + 4 - packet.data) as u32;
+    datagram.part.offset = u32::from(u16::from_be(fragment & IPV4_FRAGMENT_OFFSET)) * 8;
+    datagram.part.length = total_len.saturating_sub(header as u32);
+    datagram.part.more = u32::from(fragment & IPV4_MORE_FRAGMENTS);
     CONTINUE
 }
 
@@ -140,12 +184,29 @@ pub fn header_checksum_holds(l3: usize) -> bool {
 #[inline(always)]
 pub unsafe fn rewrite(l3: usize, ttl: u8, flow: &Flow4) {
     // SAFETY: the caller's, and an entry's first 8 bytes are its addresses.
+    unsafe { replace(l3, ttl, core::ptr::from_ref(flow) as usize, flow.l3_delta) }
+}
+
+/// See [`crate::family::Family::rewrite_part`].
+///
+/// # Safety
+/// As for [`rewrite`].
+#[inline(always)]
+pub unsafe fn rewrite_part(l3: usize, ttl: u8, note: &Fragment4) {
+    // SAFETY: the caller's, and a note's first 8 bytes are its addresses.
+    unsafe { replace(l3, ttl, core::ptr::from_ref(note) as usize, note.l3_delta) }
+}
+
+/// # Safety
+/// As for [`rewrite`], and `addresses` points to a source and a destination address.
+#[inline(always)]
+unsafe fn replace(l3: usize, ttl: u8, addresses: usize, delta: u16) {
+    // SAFETY: the caller's.
     unsafe {
         store(l3 + 8, ttl - 1);
-        store(l3 + 10, csum::apply(load(l3 + 10), flow.l3_delta));
+        store(l3 + 10, csum::apply(load(l3 + 10), delta));
         // Both addresses at once: neighbours in the packet and in the entry.
-        let entry = core::ptr::from_ref(flow) as usize;
-        store(l3 + 12, load::<u64>(entry + offset_of!(Flow4, saddr)));
+        store(l3 + 12, load::<u64>(addresses));
     }
 }
 

@@ -7,17 +7,19 @@ use lbha_common::{
     addr::Be128,
     counter::Counter,
     flow::{Flow6, FlowKey6},
+    fragment::Fragment6,
     tail,
-    wire::{FRAGMENT_HEADER, IPV6_HEADER, UDP_HEADER, proto, tcp},
+    wire::{FRAGMENT_HEADER, ICMP_HEADER, IPV6_HEADER, UDP_HEADER, proto, tcp},
 };
 
 use crate::{
     access::{load, store, within},
     family::V6,
     maps::SCRATCH,
-    masquerade::other_protocol,
+    masquerade::{kept_in, other_protocol},
     parse::{Packet, UpperLayer, available, key_word, truncated},
     verdict::{CONTINUE, Verdict, hand_to, stop},
+    workspace::Work,
 };
 
 const _: () = {
@@ -26,6 +28,7 @@ const _: () = {
     assert!(offset_of!(FlowKey6, sport) == 32 && offset_of!(FlowKey6, dport) == 34);
     assert!(offset_of!(FlowKey6, proto) == 36 && offset_of!(FlowKey6, side) == 37);
     assert!(offset_of!(Flow6, saddr) == 0 && offset_of!(Flow6, daddr) == 16);
+    assert!(offset_of!(Fragment6, saddr) == 0 && offset_of!(Fragment6, daddr) == 16);
 };
 
 /// Extension headers that are followed. RFC 8200 §4.1 has at most six before the upper layer, each once but one.
@@ -43,7 +46,7 @@ pub struct Headers {
     pub fragment: usize,
 }
 
-/// Follows the extension headers; `None` when they can't be followed to an end.
+/// Follows the extension headers; `None` when they can't be followed to an end, or the packet is not at its own.
 #[inline(always)]
 pub fn headers(l3: usize, end: usize) -> Option<Headers> {
     // SAFETY: callers have checked the IPv6 header.
@@ -54,6 +57,11 @@ pub fn headers(l3: usize, end: usize) -> Option<Headers> {
         let length = match protocol {
             proto::HOP_BY_HOP | proto::ROUTING | proto::DESTINATION_OPTIONS => {
                 if !within(l4, 8, end) {
+                    return None;
+                }
+                // On its way to somewhere else, which is the address that checksums are made with (RFC 8200 §8.1).
+                // SAFETY: in bounds, checked above.
+                if protocol == proto::ROUTING && unsafe { load::<u8>(l4 + 3) } != 0 {
                     return None;
                 }
                 // SAFETY: in bounds, checked above.
@@ -100,6 +108,7 @@ fn forget_way(l3: usize, headers: &Headers) -> Option<UpperLayer> {
 /// Fragment offset, and with it the more-fragments bit, as masks over a raw load (RFC 8200 §4.5).
 pub const OFFSET: u16 = 0xfff8_u16.to_be();
 pub const OFFSET_OR_MORE: u16 = 0xfff9_u16.to_be();
+const MORE: u16 = 1_u16.to_be();
 
 /// See [`crate::family::Family::tuple`].
 #[inline(always)]
@@ -119,7 +128,7 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
     let mut l4 = l3 + IPV6_HEADER;
     if protocol != proto::TCP && protocol != proto::UDP {
         let Some(headers) = headers(l3, end) else {
-            return stop(Counter::PassIpv6);
+            return kept_in::<V6>(source(l3), destination(l3), SIDE, Counter::PassIpv6);
         };
         if headers.fragment != 0 {
             let fragment = headers.fragment;
@@ -143,18 +152,23 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
     match protocol {
         proto::TCP => {
             if !within(l4, tcp::HEADER, end) {
-                return truncated::<V6>(destination(l3));
+                return truncated::<V6>(source(l3), destination(l3), SIDE);
             }
             // SAFETY: in bounds, checked above.
             packet.tcp_flags = unsafe { load::<u8>(l4 + 13) };
         }
         proto::UDP => {
             if !within(l4, UDP_HEADER, end) {
-                return truncated::<V6>(destination(l3));
+                return truncated::<V6>(source(l3), destination(l3), SIDE);
             }
             packet.tcp_flags = 0;
         }
-        proto::ICMPV6 => return hand_to(tail::ICMP6),
+        proto::ICMPV6 => {
+            if !within(l4, ICMP_HEADER, end) {
+                return truncated::<V6>(source(l3), destination(l3), SIDE);
+            }
+            return hand_to(tail::ICMP6);
+        }
         _ => return other_protocol::<V6>(source(l3), destination(l3), SIDE),
     }
     // SAFETY: addresses lie in the IPv6 header, ports in the first 8 bytes of layer 4; both checked above. A key is five
@@ -167,6 +181,49 @@ pub fn tuple<const SIDE: u8>(packet: &mut Packet, key: &mut MaybeUninit<FlowKey6
         words.add(3).write(load(l3 + 32));
         words.add(4).write(key_word(load(l4), protocol, SIDE));
     }
+    CONTINUE
+}
+
+/// See [`crate::family::Family::part`].
+#[inline(always)]
+pub fn part(packet: &mut Packet, work: &mut Work<Be128>) -> Verdict {
+    let (l3, end) = (packet.l3, packet.end);
+    if !within(l3, IPV6_HEADER, end) {
+        return stop(Counter::PassMalformed);
+    }
+    let Some(headers) = headers(l3, end) else {
+        return stop(Counter::PassIpv6);
+    };
+    if headers.fragment == 0 {
+        return stop(Counter::PassIpv6);
+    }
+    let datagram = &mut work.datagram;
+    // Through memory, as in `tuple`.
+    // SAFETY: this CPU's slot.
+    let (fragment, l4) = unsafe {
+        (&raw mut datagram.id_at).write_volatile((headers.fragment - l3) as u32);
+        (&raw mut datagram.part.length).write_volatile((headers.l4 - l3) as u32);
+        (&raw mut datagram.part.more).write_volatile(headers.protocol.into());
+        work.key.proto = (&raw const datagram.part.more).read_volatile() as u8;
+        (
+            ((&raw const datagram.id_at).read_volatile() & MAX_HEADERS) as usize,
+            ((&raw const datagram.part.length).read_volatile() & MAX_HEADERS) as usize,
+        )
+    };
+    packet.l4 = l3 + l4;
+    if !within(l3 + fragment, FRAGMENT_HEADER, end) {
+        return stop(Counter::PassIpv6);
+    }
+    // SAFETY: in bounds, checked above and at the start.
+    let (payload_len, position, id) = unsafe {
+        (u16::from_be(load(l3 + 4)), load::<u16>(l3 + fragment + 2), load::<u32>(l3 + fragment + 4))
+    };
+    packet.total_len = u32::from(payload_len) + IPV6_HEADER as u32;
+    datagram.id = id;
+    datagram.id_at = (l3 - packet.data + fragment + 4) as u32;
+    datagram.part.offset = u32::from(u16::from_be(position & OFFSET));
+    datagram.part.length = packet.total_len.saturating_sub((fragment + FRAGMENT_HEADER) as u32);
+    datagram.part.more = u32::from(position & MORE);
     CONTINUE
 }
 
@@ -210,13 +267,30 @@ pub fn lengths<const MULTI_BUFFER: bool>(
 #[inline(always)]
 pub unsafe fn rewrite(l3: usize, hop_limit: u8, flow: &Flow6) {
     // SAFETY: the caller's, and an entry's first 32 bytes are its addresses.
+    unsafe { replace(l3, hop_limit, core::ptr::from_ref(flow) as usize) }
+}
+
+/// See [`crate::family::Family::rewrite_part`].
+///
+/// # Safety
+/// As for [`rewrite`].
+#[inline(always)]
+pub unsafe fn rewrite_part(l3: usize, hop_limit: u8, note: &Fragment6) {
+    // SAFETY: the caller's, and a note's first 32 bytes are its addresses.
+    unsafe { replace(l3, hop_limit, core::ptr::from_ref(note) as usize) }
+}
+
+/// # Safety
+/// As for [`rewrite`], and `addresses` points to a source and a destination address.
+#[inline(always)]
+unsafe fn replace(l3: usize, hop_limit: u8, addresses: usize) {
+    // SAFETY: the caller's.
     unsafe {
         store(l3 + 7, hop_limit - 1);
-        let entry = core::ptr::from_ref(flow) as usize;
-        store(l3 + 8, load::<u64>(entry));
-        store(l3 + 16, load::<u64>(entry + 8));
-        store(l3 + 24, load::<u64>(entry + 16));
-        store(l3 + 32, load::<u64>(entry + 24));
+        store(l3 + 8, load::<u64>(addresses));
+        store(l3 + 16, load::<u64>(addresses + 8));
+        store(l3 + 24, load::<u64>(addresses + 16));
+        store(l3 + 32, load::<u64>(addresses + 24));
     }
 }
 

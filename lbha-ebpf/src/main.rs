@@ -33,6 +33,7 @@ mod maps;
 mod masquerade;
 mod message;
 mod mss;
+mod note;
 mod open;
 mod parse;
 mod route;
@@ -107,6 +108,26 @@ pub fn lbha_first4_mb(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn lbha_first6_mb(ctx: XdpContext) -> u32 {
     first::run::<V6, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_note4(ctx: XdpContext) -> u32 {
+    note::run::<V4, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_note4_mb(ctx: XdpContext) -> u32 {
+    note::run::<V4, true>(&ctx)
+}
+
+#[xdp]
+pub fn lbha_note6(ctx: XdpContext) -> u32 {
+    note::run::<V6, false>(&ctx)
+}
+
+#[xdp(frags)]
+pub fn lbha_note6_mb(ctx: XdpContext) -> u32 {
+    note::run::<V6, true>(&ctx)
 }
 
 #[xdp]

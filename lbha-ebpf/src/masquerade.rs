@@ -26,6 +26,7 @@ use lbha_common::{
 use crate::{
     atomic,
     family::{self, Family},
+    half_open::translates_back,
     maps::{BACKEND_STATS, SETTINGS},
     open::{EEXIST, GO_ON, STOP, begins, connect, make_room, server_side},
     route,
@@ -39,11 +40,14 @@ const ADDRESS_SEED: u32 = 0x6c62_6861;
 /// A packet of a protocol that can't be masqueraded. From a source that is, it must not leave either.
 #[inline(always)]
 pub fn other_protocol<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> Verdict {
-    if leaves::<F>(&saddr, &daddr, from) {
-        stop(Counter::DropProtocol)
-    } else {
-        stop(Counter::PassProtocol)
-    }
+    kept_in::<F>(saddr, daddr, from, Counter::PassProtocol)
+}
+
+/// A packet that is left to the kernel for want of anything to tell its connection by, unless the kernel would forward it
+/// with a private address.
+#[inline(always)]
+pub fn kept_in<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8, otherwise: Counter) -> Verdict {
+    if leaves::<F>(&saddr, &daddr, from) { stop(Counter::DropProtocol) } else { stop(otherwise) }
 }
 
 /// Whether a packet is from a masqueraded source and on its way out of our networks: the kernel would forward it with its
@@ -110,6 +114,10 @@ fn hairpin<F: Family>(work: &mut Work<F::Addr>, rule: &Rule<F::Addr>) -> Verdict
         return NOT_MINE;
     };
     let (addr, port) = (target.addr, target.port);
+    // To itself: one tuple would be both directions.
+    if addr == key.saddr && port == key.sport {
+        return stop(Counter::DropConflict);
+    }
     let (ahead, verdict) = route::back::<F>(addr, server_side());
     if verdict != CONTINUE {
         return verdict;
@@ -244,7 +252,10 @@ fn try_port<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
         port = work.reusable as u16;
         reuse = true;
     }
-    if is_served::<F>(work.other_key.daddr, Be16::new(port), work.key.proto) {
+    let (external, protocol) = (work.other_key.daddr, work.key.proto);
+    if is_served::<F>(external, Be16::new(port), protocol)
+        || outside_binding::<F>(external, Be16::new(port), protocol).is_some()
+    {
         return GO_ON;
     }
     work.set_port(port);
@@ -313,20 +324,25 @@ pub fn claim_by_binding<F: Family>(work: &mut Work<F::Addr>) -> Verdict {
         }
     }
     let Some((addr, port)) = bound else {
-        return stop(Counter::DropNoPort);
+        return stop(Counter::DropTableFull);
     };
     work.other_key.daddr = addr;
     work.flow.translate(&work.key, addr, work.flow.daddr, port, work.flow.dport);
     work.flow.mirror_to(&work.key, &mut work.other);
     work.other_key.dport = port;
-    // The tuple is this binding's alone. A connection that is there is an earlier one of the same.
-    if !make_room::<F>(work, TRIES_BEFORE_REUSE, port.get(), false) {
-        return stop(Counter::DropConflict);
+    // A closing connection that has the tuple gives way. One that is open is this very one, which another CPU has opened
+    // just now, or was there before the binding.
+    if make_room::<F>(work, TRIES_BEFORE_REUSE, port.get(), false) {
+        match F::flows().insert(&work.other_key, &work.other, BPF_NOEXIST.into()) {
+            Ok(()) => return finish::<F>(work),
+            Err(EEXIST) => {}
+            Err(_) => return stop(Counter::DropTableFull),
+        }
     }
-    match F::flows().insert(&work.other_key, &work.other, BPF_NOEXIST.into()) {
-        Ok(()) => finish::<F>(work),
-        Err(EEXIST) => stop(Counter::DropConflict),
-        Err(_) => stop(Counter::DropTableFull),
+    // SAFETY: only compared.
+    match unsafe { F::flows().get(&work.other_key) } {
+        Some(other) if translates_back(&work.key, other) => CONTINUE,
+        _ => stop(Counter::DropConflict),
     }
 }
 
@@ -347,6 +363,11 @@ fn try_binding<F: Family>(i: u32, work: &mut Work<F::Addr>) -> i64 {
         return GO_ON;
     }
     work.other_key.dport = port;
+    // A connection from before there were bindings.
+    // SAFETY: only looked at for existence.
+    if unsafe { F::flows().get(&work.other_key) }.is_some() {
+        return GO_ON;
+    }
     let outside = BindingKey::new(work.other_key.daddr, port, work.key.proto, end::OUTSIDE);
     let binding = Binding {
         addr: work.key.saddr,

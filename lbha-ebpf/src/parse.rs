@@ -13,6 +13,7 @@ use crate::{
     access::{load, within},
     family::{self, Family},
     maps::INTERFACES,
+    masquerade::leaves,
     verdict::{CONTINUE, Verdict, stop},
 };
 
@@ -30,35 +31,13 @@ pub struct Packet {
     pub ethertype: u16,
     /// Length of the IP packet, not checked yet (see [`Family::lengths`]).
     pub total_len: u32,
-    /// The fragment's identification as it stands in the packet.
-    pub id: u32,
     pub tcp_flags: u8,
-    /// Whether it is the first fragment of several.
-    pub fragment: bool,
 }
 
 impl Packet {
     #[inline(always)]
     pub const fn new() -> Self {
-        Self {
-            data: 0,
-            l3: 0,
-            l4: 0,
-            end: 0,
-            tags: 0,
-            ethertype: 0,
-            total_len: 0,
-            id: 0,
-            tcp_flags: 0,
-            fragment: false,
-        }
-    }
-
-    /// Loads the pointers of a packet anew; headers are looked for by whoever calls.
-    #[inline(always)]
-    pub fn reset(&mut self, ctx: &XdpContext) {
-        self.data = ctx.data();
-        self.end = ctx.data_end();
+        Self { data: 0, l3: 0, l4: 0, end: 0, tags: 0, ethertype: 0, total_len: 0, tcp_flags: 0 }
     }
 }
 
@@ -196,10 +175,11 @@ pub fn handed_over<F: Family>(ctx: &XdpContext, side: u32, packet: &mut Packet) 
     true
 }
 
-/// A header that the packet is too short for: ours to drop when it is to a VIP, else the kernel's to complain about.
+/// A header that the packet is too short for: ours to drop when it is to a VIP, or when the kernel would forward it with a
+/// private address; else the kernel's to complain about.
 #[inline(always)]
-pub fn truncated<F: Family>(daddr: F::Addr) -> Verdict {
-    if family::address::<F>(daddr) & address::VIP != 0 {
+pub fn truncated<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8) -> Verdict {
+    if family::address::<F>(daddr) & address::VIP != 0 || leaves::<F>(&saddr, &daddr, from) {
         stop(Counter::DropMalformed)
     } else {
         stop(Counter::PassMalformed)

@@ -5,6 +5,7 @@
 use lbha_common::{
     addr::{Addr, Be16},
     flow::{Flow, FlowKey},
+    fragment::Part,
     nat::PortProbe,
 };
 
@@ -24,13 +25,12 @@ pub struct Work<A> {
     pub total_len: u32,
     /// Why the packet can't be forwarded whatever its connection, else `CONTINUE`. It must not leave any state then.
     pub fault: Verdict,
-    /// Identification, for the first fragment of several.
-    pub id: u32,
     pub now: u32,
     pub tcp_flags: u8,
-    /// Not 0 for the first fragment of several.
+    /// Not 0 for a fragment. What is known of it stands in [`Self::datagram`].
     pub fragment: u8,
     pub _pad: u16,
+    pub datagram: Datagram,
     /// The translation, once there is one.
     pub flow: Flow<A>,
     /// The other direction.
@@ -51,6 +51,18 @@ pub struct Work<A> {
     pub rule: u32,
 }
 
+/// What only fragments have.
+#[repr(C)]
+pub struct Datagram {
+    /// Identification as it stands in the packet.
+    pub id: u32,
+    /// Where it stands, as an offset from the start of the frame.
+    pub id_at: u32,
+    pub part: Part,
+    /// What was decided on the first fragment: `CONTINUE` to translate it as [`Work::flow`] says.
+    pub verdict: Verdict,
+}
+
 /// Values of [`Work::outcome`].
 pub mod outcome {
     pub const NONE: u32 = 0;
@@ -60,7 +72,7 @@ pub mod outcome {
 }
 
 impl<A: Addr> Work<A> {
-    /// Takes down the packet. Everything else is set by whoever needs it.
+    /// Takes down the packet, which is no fragment. Everything else is set by whoever needs it.
     #[inline(always)]
     pub fn begin(&mut self, key: &FlowKey<A>, now: u32, packet: &Packet, fault: Verdict) {
         self.key = *key;
@@ -75,10 +87,9 @@ impl<A: Addr> Work<A> {
         self.tags = packet.tags;
         self.total_len = packet.total_len;
         self.fault = fault;
-        self.id = packet.id;
         self.now = now;
         self.tcp_flags = packet.tcp_flags;
-        self.fragment = u8::from(packet.fragment);
+        self.fragment = 0;
     }
 }
 

@@ -6,7 +6,7 @@
 //! | things that go away | [`scratch`], [`proc`] | directories, bpffs mounts and processes that end with their owner |
 //! | namespaces | [`netns`] | a network namespace with the processes in it |
 //! | network | [`topology`] | client, router, load balancer, layer 2 VLAN and web servers, addressed as in the guide; IPv6, a host on the internet and a narrow link for those who ask |
-//! | programs | [`nginx`], [`dns`], [`tools`], [`peers`], [`pass`], [`daemon`], [`admin`] | web servers, a name server, ping and its like, the incumbents, a foreign program, and `lbha` itself with what it says |
+//! | programs | [`nginx`], [`dns`], [`tools`], [`peers`], [`pass`], [`daemon`], [`admin`], [`gateway`] | web servers, a name server, ping and its like, the incumbents, a foreign program, `lbha` itself with what it says, and all of it together |
 //! | traffic | [`http`], [`load`], [`tcp`], [`udp`], [`flood`], [`packet`] | an HTTP client, continuous load, transfers of any size that are checked, echo servers, spoofed SYNs, and frames with an independent checksum verifier |
 //! | interfaces | [`wire`], [`leak`] | frames sent and received as they are, and a guard against private addresses on the public link |
 //! | measuring | [`bench`] | one module for each part of `cargo xtask bench` |
@@ -24,6 +24,7 @@ pub mod bench;
 pub mod daemon;
 pub mod dns;
 pub mod flood;
+pub mod gateway;
 pub mod http;
 pub mod leak;
 pub mod load;

@@ -6,6 +6,7 @@
 
 mod net;
 mod network;
+mod outbound;
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,7 @@ use lbha::datapath::{
 };
 use lbha_common::{
     addr::Be16,
-    counter::Counter,
+    counter::{Class, Counter},
     flow::{FlowKey, FlowKey4, FlowKey6, side},
     stats::{BackendStats, InterfaceStats},
 };
@@ -41,6 +42,7 @@ use crate::packet::{Frame, L4, Parsed, parse, tcp_flags::*, verify};
 
 pub use net::*;
 pub use network::*;
+pub use outbound::*;
 
 /// XDP actions (`enum xdp_action` in `include/uapi/linux/bpf.h`).
 pub mod action {
@@ -124,6 +126,19 @@ impl Outcome {
     pub fn dropped(&self, reason: Counter) {
         assert_eq!(self.counted, BTreeMap::from([(reason.as_str(), 1)]));
         assert_eq!(self.action, action::DROP);
+    }
+
+    /// Checks that the packet was dropped for exactly this reason, whether or not its sender is told why.
+    #[track_caller]
+    pub fn refused(&self, reason: Counter) {
+        let is_answer = |name: &str| {
+            let counter = Counter::ALL.iter().find(|counter| counter.as_str() == name);
+            counter.is_some_and(|counter| counter.class() == Class::Answer)
+        };
+        let (answers, reasons): (Vec<_>, Vec<_>) =
+            self.counted.iter().partition(|(name, _)| is_answer(name));
+        assert_eq!(reasons, [(&reason.as_str(), &1)]);
+        assert!(self.action == action::DROP || (self.action == action::TX && answers.len() == 1));
     }
 
     /// Checks that the packet was left to the kernel for exactly this reason, untouched.

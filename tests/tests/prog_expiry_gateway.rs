@@ -12,6 +12,7 @@ use lbha_common::{
     addr::{Be16, Be32, Be128},
     counter::Counter,
     flow::{FlowKey, side},
+    fragment::{Fragment4, FragmentKey4},
     masquerade::{Binding, BindingKey, Counted, end},
 };
 use lbha_tests::{
@@ -373,4 +374,25 @@ fn connections_over_ipv6_expire_and_hold_what_they_use() {
     assert!(swept.in_use.v4.hops.is_empty());
     assert_eq!(swept.in_use.v6.hops.len(), 3, "both servers', and the router's");
     prog.carries(&open);
+}
+
+#[test]
+fn fragments_hold_what_they_use_until_none_can_be_under_way() {
+    let mut prog = Prog::new();
+    let key = |id| FragmentKey4 {
+        saddr: CLIENT.into(),
+        daddr: VIP.into(),
+        id,
+        ..FragmentKey4::default()
+    };
+    for (id, created) in [(1, now()), (2, now() - 100)] {
+        let hop = id as u16;
+        let fragment =
+            Fragment4 { next_hop: hop, backend: 10 + hop, created, ..Fragment4::default() };
+        prog.flows.v4.fragments.entries.insert(key(id), fragment, 0).unwrap();
+    }
+    let in_use = prog.sweep(&SHORT, 1).in_use;
+    assert_eq!((in_use.v4.hops, in_use.owners), ([1].into(), [11].into()));
+    let left: Vec<_> = prog.flows.v4.fragments.entries.keys().map(Result::unwrap).collect();
+    assert_eq!(left, [key(1)]);
 }

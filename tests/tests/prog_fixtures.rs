@@ -111,10 +111,8 @@ fn fixtures() -> Vec<Fixture> {
         private("data of a server without a connection", Frame::tcp(at(WEB[0], 80), tcp_client(9)), Drop(DropNoFlow)),
         private("a server's health check answer", Frame::tcp(at(WEB[0], 80), at(PRIVATE, 50000)), Pass(PassUnmatched)),
         private("a server's own connection to somewhere", Frame::syn(at(WEB[0], 50000), at(CLIENT, 443)), Pass(PassUnmatched)),
-        public("the first fragment of a datagram", query(0).payload(&[1; 800]).fragment(0, true), Drop(DropFragment)),
-        public("a later one", Frame::raw(CLIENT, VIP, UDP, &[2; 800]).fragment(101, false), Pass(PassFragment)),
-        public("an ICMP echo request to the VIP", Frame::echo_request(CLIENT, VIP, 7, 1), Pass(PassIcmp)),
-        public("fragmentation needed, of a known connection", Frame::too_big(PUBLIC, VIP, 1400, &translated(&data(0, 0), vip(), tcp_client(0)).quote(8)), Pass(PassIcmp)),
+        public("an ICMP echo request to the host itself", Frame::echo_request(CLIENT, PUBLIC, 7, 1), Pass(PassIcmp)),
+        public("fragmentation needed, of no connection", Frame::too_big(REMOTE, VIP, 1400, &translated(&data(0, 0), vip(), tcp_client(9)).quote(8)), Drop(DropIcmpNoFlow)),
         public("a SYN to another port of the VIP", ssh(), Pass(PassUnmatched)),
         public("a SYN to another address", Frame::syn(tcp_client(0), at(PUBLIC, 80)), Pass(PassUnmatched)),
         public("a datagram to the TCP service's port", Frame::udp(tcp_client(0), vip()), Pass(PassUnmatched)),
@@ -196,7 +194,13 @@ fn check(prog: &mut Prog, fixture: &Fixture, sums: &mut Sums) {
             reason
         }
         Drop(reason) => {
-            outcome.dropped(reason);
+            outcome.refused(reason);
+            // Whoever sent it may have been told, which is counted too.
+            for (answer, count) in
+                outcome.counted.iter().filter(|(name, _)| **name != reason.as_str())
+            {
+                *sums.verdicts[usize::from(*side)].entry(answer).or_default() += count;
+            }
             reason
         }
     };
@@ -263,7 +267,7 @@ fn jumbo_frames_of_several_buffers_are_translated() {
     let expected = translated(&frame, connection.source, connection.server);
     assert_eq!(outcome.frame, expected.macs(PRIVATE_MAC, WEB_MAC[0]).build());
     prog.private(connection.from_server().payload(&payload)).forwarded();
-    prog.public(frame.payload(&[0; 8961])).dropped(DropTooBig);
+    prog.public(frame.payload(&[0; 8961])).refused(DropTooBig);
     // Cut off in a later buffer.
     let mut cut = connection.from_client().payload(&payload).macs(ROUTER_MAC, PUBLIC_MAC).build();
     cut.truncate(8000);

@@ -143,7 +143,7 @@ pub struct Flow {
     /// Name of the service or forward; `None` when it is no longer configured.
     pub service: Option<String>,
     pub server: Option<String>,
-    /// Of masqueraded connections: the sources of the rule. The client is the host that opened the connection, `vip` the
+    /// Of masqueraded connections: the sources of the rule, or `removed`. The client is the host that opened the connection, `vip` the
     /// address that it opened it to.
     pub masquerade: Option<String>,
     pub client: SocketAddr,

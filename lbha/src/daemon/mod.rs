@@ -383,3 +383,22 @@ fn timeouts(config: &Config) -> Timeouts {
         icmp: t.icmp,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lbha_common::addr::{Be32, Be128};
+
+    use super::*;
+
+    #[test]
+    fn a_neighbour_is_asked_for_in_its_family() {
+        let event = |kind, family, addr| neighbour_asked_for(&Event { kind, family, addr });
+        let v4 = Be128::from_raw([Be32::from(Ipv4Addr::new(192, 0, 2, 1)).raw(), 0, 0, 0]);
+        let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        let (resolve, fragment) = (event::kind::RESOLVE, event::kind::FRAGMENT);
+        assert_eq!(event(resolve, event::family::IPV4, v4), Some([192, 0, 2, 1].into()));
+        assert_eq!(event(resolve, event::family::IPV6, v6.into()), Some(v6.into()));
+        assert_eq!(event(fragment, event::family::IPV4, v4), None);
+        assert_eq!(event(resolve, 9, v4), None);
+    }
+}

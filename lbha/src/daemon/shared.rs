@@ -253,7 +253,9 @@ fn add_retired(state: &mut State, applier: &Applier) {
     }
     let rules = applier.masquerade_owners().into_iter();
     let with_name = rules.map(|rule| {
-        let name = List(&rule.sources).to_string();
+        // A daemon before this one may have left a rule without sources, for connections that had not ended.
+        let removed = rule.sources.is_empty();
+        let name = if removed { "removed".into() } else { List(&rule.sources).to_string() };
         (rule.owner as u16, Masquerade { name })
     });
     state.masquerades = with_name.collect();

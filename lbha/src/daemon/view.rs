@@ -267,8 +267,8 @@ impl Shared {
             while let Some(batch) = walk.next_batch(&table.data)? {
                 for (key, entry) in batch.filter(|(_, entry)| !entry.is_reply()) {
                     let phase = Phase::of(key.proto, entry.state, half_open);
-                    let owner = Owner::of(state, key, entry);
-                    if !matches(query, key, &owner, phase) {
+                    let owner = Owner::of(state, entry);
+                    if !matches(query, key, owner, phase) {
                         continue;
                     }
                     if result.flows.len() == limit {
@@ -284,7 +284,7 @@ impl Shared {
                         idle_seconds: idle,
                         expires_seconds: timeout.saturating_sub(idle),
                         age_seconds: seconds(age(now, entry.created)),
-                        ..flow(key, entry, &owner, phase)
+                        ..flow(key, entry, owner, phase)
                     });
                 }
             }
@@ -294,33 +294,34 @@ impl Shared {
 }
 
 /// Who a connection belongs to, in names.
-#[derive(Default)]
-struct Owner {
-    service: Option<String>,
-    server: Option<String>,
-    masquerade: Option<String>,
+#[derive(Clone, Copy, Default)]
+struct Owner<'a> {
+    service: Option<&'a str>,
+    server: Option<&'a str>,
+    masquerade: Option<&'a str>,
 }
 
-impl Owner {
-    fn of<A: Family>(state: &State, key: &FlowKey<A>, entry: &Flow<A>) -> Self {
-        let rule = state.masquerades.get(&entry.backend);
-        if rule.is_some() || entry.is_masquerade() {
-            // One that a daemon before this one had has no sources any more.
-            let name = rule.map(|rule| rule.name.clone()).filter(|name| !name.is_empty());
-            let masquerade = Some(name.unwrap_or_else(|| key.saddr.ip().to_string()));
-            return Self { masquerade, ..Self::default() };
+impl<'a> Owner<'a> {
+    fn of<A: Family>(state: &'a State, entry: &Flow<A>) -> Self {
+        if let Some(rule) = state.masquerades.get(&entry.backend) {
+            return Self { masquerade: Some(&rule.name), ..Self::default() };
         }
         let backend = state.backends.get(&entry.backend);
         Self {
-            service: backend.and_then(|backend| backend.service.clone()),
-            server: backend.and_then(|backend| backend.server.clone()),
+            service: backend.and_then(|backend| backend.service.as_deref()),
+            server: backend.and_then(|backend| backend.server.as_deref()),
             masquerade: None,
         }
     }
 }
 
 /// A row without its times.
-fn flow<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, owner: &Owner, phase: Phase) -> types::Flow {
+fn flow<A: Family>(
+    key: &FlowKey<A>,
+    entry: &Flow<A>,
+    owner: Owner<'_>,
+    phase: Phase,
+) -> types::Flow {
     let socket = |addr: A, port: Be16| SocketAddr::new(addr.ip(), port.get());
     types::Flow {
         protocol: match key.proto {
@@ -330,9 +331,9 @@ fn flow<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, owner: &Owner, phase: Phas
         }
         .into(),
         state: phase.as_str().into(),
-        service: owner.service.clone(),
-        server: owner.server.clone(),
-        masquerade: owner.masquerade.clone(),
+        service: owner.service.map(str::to_owned),
+        server: owner.server.map(str::to_owned),
+        masquerade: owner.masquerade.map(str::to_owned),
         client: socket(key.saddr, key.sport),
         vip: socket(key.daddr, key.dport),
         source: socket(entry.saddr, entry.sport),
@@ -355,13 +356,13 @@ fn seconds(ticks: u32) -> u64 {
 fn matches<A: Family>(
     query: &types::FlowQuery,
     key: &FlowKey<A>,
-    owner: &Owner,
+    owner: Owner<'_>,
     phase: Phase,
 ) -> bool {
     let types::FlowQuery { limit: _, service, server, client, state } = query;
-    let is = |wanted: &Option<String>, name: &Option<String>| wanted.is_none() || wanted == name;
-    is(service, &owner.service)
-        && is(server, &owner.server)
+    let is = |wanted: &Option<String>, name| wanted.is_none() || wanted.as_deref() == name;
+    is(service, owner.service)
+        && is(server, owner.server)
         && client.is_none_or(|client| key.saddr.ip() == client)
         && state.as_ref().is_none_or(|state| state == phase.as_str())
 }

@@ -9,13 +9,14 @@ use aya::maps::{
 use lbha_common::{
     addr::{Be32, Be128},
     flow::{Flow, FlowKey},
+    fragment::{Fragment, FragmentKey},
     masquerade::{Binding, BindingKey, Counted, Rule},
     nexthop::{Interface, NextHop},
     service::{Backend, Service, ServiceKey, Settings},
     stats::{BackendStats, InterfaceStats},
 };
 
-use super::{family::Family, pins::map_path};
+use super::{batch::Walk, family::Family, pins::map_path};
 
 /// A hash table: single entries through aya, and the map itself for batches.
 pub struct Table<K, V> {
@@ -23,6 +24,12 @@ pub struct Table<K, V> {
     pub data: MapData,
     /// In entries.
     pub capacity: u32,
+}
+
+/// A large array: single entries through aya, and the map itself for batches.
+pub struct List<V: aya::Pod> {
+    pub entries: Array<MapData, V>,
+    data: MapData,
 }
 
 /// A table of flows; a connection takes two entries.
@@ -36,6 +43,7 @@ pub struct FamilyFlows<A: Family> {
     pub bindings: Table<BindingKey<A>, Binding<A>>,
     pub begun: Table<A, u64>,
     pub counted: Table<A, Counted>,
+    pub fragments: Table<FragmentKey<A>, Fragment<A>>,
 }
 
 /// What comes and goes with connections.
@@ -49,8 +57,8 @@ pub struct FamilyTables<A: Family> {
     pub services: HashMap<MapData, ServiceKey<A>, Service>,
     pub servers: HashMap<MapData, ServiceKey<A>, u32>,
     pub addresses: HashMap<MapData, A, u32>,
-    pub backends: Array<MapData, Backend<A>>,
-    pub next_hops: Array<MapData, NextHop<A>>,
+    pub backends: List<Backend<A>>,
+    pub next_hops: List<NextHop<A>>,
     pub routes: LpmTrie<MapData, A, u32>,
     pub masquerade: LpmTrie<MapData, A, u32>,
     pub rules: Array<MapData, Rule<A>>,
@@ -94,6 +102,23 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
     }
 }
 
+impl<V: aya::Pod + Default> List<V> {
+    fn open<A: Family>(root: &Path, name: &str) -> Result<Self, MapError> {
+        let data = MapData::from_pin(map_path(root, &format!("{name}{}", A::VERSION)))?;
+        Ok(Self { entries: open_of::<A>(root, name)?.try_into()?, data })
+    }
+
+    /// All entries that `wanted` says yes to, with their indices.
+    pub fn all(&self, wanted: impl Fn(&V) -> bool) -> Result<Vec<(u32, V)>, MapError> {
+        let mut all = Vec::new();
+        let mut walk = Walk::<u32, V>::default();
+        while let Some(batch) = walk.next_batch(&self.data)? {
+            all.extend(batch.filter(|(_, v)| wanted(v)).map(|(index, value)| (*index, *value)));
+        }
+        Ok(all)
+    }
+}
+
 impl<A: Family> FamilyFlows<A> {
     fn open(root: &Path) -> Result<Self, MapError> {
         Ok(Self {
@@ -102,6 +127,7 @@ impl<A: Family> FamilyFlows<A> {
             bindings: Table::open::<A>(root, "BINDINGS")?,
             begun: Table::open::<A>(root, "BEGUN")?,
             counted: Table::open::<A>(root, "COUNTED")?,
+            fragments: Table::open::<A>(root, "FRAGMENTS")?,
         })
     }
 }
@@ -120,8 +146,8 @@ impl<A: Family> FamilyTables<A> {
             services: open_of::<A>(root, "SERVICES")?.try_into()?,
             servers: open_of::<A>(root, "SERVERS")?.try_into()?,
             addresses: open_of::<A>(root, "ADDRESSES")?.try_into()?,
-            backends: open_of::<A>(root, "BACKENDS")?.try_into()?,
-            next_hops: open_of::<A>(root, "NEXT_HOPS")?.try_into()?,
+            backends: List::open::<A>(root, "BACKENDS")?,
+            next_hops: List::open::<A>(root, "NEXT_HOPS")?,
             routes: open_of::<A>(root, "ROUTES")?.try_into()?,
             masquerade: open_of::<A>(root, "MASQUERADE")?.try_into()?,
             rules: open_of::<A>(root, "RULES")?.try_into()?,

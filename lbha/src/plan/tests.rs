@@ -370,6 +370,36 @@ fn sources_are_masqueraded_to_the_public_interface_of_their_family() {
 }
 
 #[test]
+fn one_interface_can_be_both_sides() {
+    let text = format!(
+        "[interfaces]\npublic = \"eth2\"\nprivate = \"eth2\"\n{}{MASQUERADE}",
+        r#"
+[[service]]
+name = "www"
+vip = "147.75.78.116"
+port = 80
+pool = "web"
+[[pool]]
+name = "web"
+servers = [{ name = "web1", address = "147.75.104.178" }]
+"#
+    );
+    let config = load(Some((Path::new("test.toml"), &text)), &Overrides::default()).config.unwrap();
+    let mut network = Network::dual();
+    network.address(PUBLIC, "147.75.104.177", 28);
+    network.route("147.75.104.176/28", PUBLIC, None);
+    network.neighbour(PUBLIC, "147.75.104.178", Some([2, 0, 0, 0, 1, 10]));
+    let Plan { desired, warnings, .. } = network.plan(&config);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(desired.server_side, side::PUBLIC);
+    assert_eq!(desired.interfaces[1], Interface::default());
+    let servers: Vec<_> = desired.services.values().flat_map(|service| &service.servers).collect();
+    assert_eq!(servers[0].source, Some(ip("147.75.104.177")));
+    assert_eq!(desired.hops[&prefix("147.75.104.178")].side, side::PUBLIC);
+    assert_eq!(desired.masquerades[0].externals, [ip("147.75.104.177"), ip("2001:db8:104::2")]);
+}
+
+#[test]
 fn configured_external_addresses_need_not_be_of_this_host() {
     let config = with(
         r#"

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use aya::maps::{Array, MapData, MapError, lpm_trie::LpmTrie};
+use aya::maps::{MapData, MapError, lpm_trie::LpmTrie};
 use lbha_common::{
     addr::Addr,
     limits::MAX_NEXT_HOPS,
@@ -15,12 +15,13 @@ use crate::{
         desired::{Desired, Hop, Route},
         family::Family,
         ids::Ids,
+        tables::List,
     },
     net::IpPrefix,
 };
 
 pub(super) struct Hops<A: Family> {
-    next_hops: Array<MapData, NextHop<A>>,
+    next_hops: List<NextHop<A>>,
     routes: LpmTrie<MapData, A, u32>,
     ids: Ids<IpPrefix>,
     written: HashMap<u32, NextHop<A>>,
@@ -30,17 +31,14 @@ pub(super) struct Hops<A: Family> {
 impl<A: Family> Hops<A> {
     /// Takes over what the maps hold.
     pub fn adopt(
-        next_hops: Array<MapData, NextHop<A>>,
+        next_hops: List<NextHop<A>>,
         routes: LpmTrie<MapData, A, u32>,
     ) -> Result<Self, MapError> {
         // 0 is "unreachable"
         let mut ids = Ids::new(UNREACHABLE + 1, MAX_NEXT_HOPS as u32);
         let mut written = HashMap::new();
-        for id in UNREACHABLE + 1..MAX_NEXT_HOPS as u32 {
-            let hop = next_hops.get(&id, 0)?;
-            if hop.flags & next_hop_flag::USED != 0
-                && let Some(prefix) = IpPrefix::new(hop.prefix.ip(), hop.prefix_len)
-            {
+        for (id, hop) in next_hops.all(|hop| hop.flags & next_hop_flag::USED != 0)? {
+            if let Some(prefix) = IpPrefix::new(hop.prefix.ip(), hop.prefix_len) {
                 ids.adopt(prefix, id);
                 written.insert(id, hop);
             }
@@ -117,7 +115,7 @@ impl<A: Family> Hops<A> {
         if before.is_none_or(|before| (before.dmac, before.flags) != (entry.dmac, entry.flags)) {
             changes.push(Change::Hop(prefix, hop.dmac));
         }
-        self.next_hops.set(id, entry, 0).map_err(map_error_of::<A, _>("NEXT_HOPS"))?;
+        self.next_hops.entries.set(id, entry, 0).map_err(map_error_of::<A, _>("NEXT_HOPS"))?;
         self.written.insert(id, entry);
         Ok(())
     }
@@ -157,6 +155,7 @@ impl<A: Family> Hops<A> {
     pub fn release(&mut self, sweep: u64, used: &HashSet<u16>) -> Result<(), ApplyError> {
         for (_, id) in self.ids.release(sweep, |id| used.contains(&(id as u16))) {
             self.next_hops
+                .entries
                 .set(id, NextHop::default(), 0)
                 .map_err(map_error_of::<A, _>("NEXT_HOPS"))?;
             self.written.remove(&id);

@@ -8,7 +8,7 @@ use std::{
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, of_maps::ArrayOfMaps};
 use lbha_common::{
     addr::Be16,
-    limits::{MAX_BACKENDS, MAX_SERVICES},
+    limits::MAX_SERVICES,
     nexthop::UNREACHABLE,
     service::{Backend, Service, ServiceKey, backend_flag},
     wire::proto,
@@ -25,6 +25,7 @@ use crate::{
         desired::{self, Desired, ServiceId},
         family::Family,
         ids::Ids,
+        tables::List,
     },
     net::IpPrefix,
 };
@@ -47,7 +48,7 @@ pub(super) struct Services {
 pub(super) struct FamilyServices<A: Family> {
     services: BpfHashMap<MapData, ServiceKey<A>, Service>,
     servers: BpfHashMap<MapData, ServiceKey<A>, u32>,
-    backends: Array<MapData, Backend<A>>,
+    backends: List<Backend<A>>,
     written: HashMap<ServiceId, Service>,
     written_servers: BTreeSet<(IpAddr, u16, u8)>,
     written_backends: HashMap<u32, Backend<A>>,
@@ -134,7 +135,7 @@ impl<A: Family> FamilyServices<A> {
     pub fn adopt(
         services: BpfHashMap<MapData, ServiceKey<A>, Service>,
         servers: BpfHashMap<MapData, ServiceKey<A>, u32>,
-        backends: Array<MapData, Backend<A>>,
+        backends: List<Backend<A>>,
         common: &mut Services,
         owners: &mut Owners,
     ) -> Result<Self, MapError> {
@@ -155,11 +156,7 @@ impl<A: Family> FamilyServices<A> {
             }
         }
         let mut written_backends = HashMap::new();
-        for id in 0..MAX_BACKENDS as u32 {
-            let backend = backends.get(&id, 0)?;
-            if backend.flags & backend_flag::VALID == 0 {
-                continue;
-            }
+        for (id, backend) in backends.all(|backend| backend.flags & backend_flag::VALID != 0)? {
             // A service that is gone leaves servers without a name; a sweep gives their indices back, and then its own.
             let service = *service_of.entry(backend.service).or_insert_with(|| {
                 let vip = A::default().ip();
@@ -208,7 +205,10 @@ impl<A: Family> FamilyServices<A> {
             _pad: 0,
         };
         if self.written_backends.get(&number) != Some(&entry) {
-            self.backends.set(number, entry, 0).map_err(map_error_of::<A, _>("BACKENDS"))?;
+            self.backends
+                .entries
+                .set(number, entry, 0)
+                .map_err(map_error_of::<A, _>("BACKENDS"))?;
             self.written_backends.insert(number, entry);
         }
         if self.written_servers.insert((addr, port, id.protocol)) {
@@ -246,7 +246,10 @@ impl<A: Family> FamilyServices<A> {
         if self.written_backends.remove(&id).is_none() {
             return Ok(());
         }
-        self.backends.set(id, Backend::default(), 0).map_err(map_error_of::<A, _>("BACKENDS"))?;
+        self.backends
+            .entries
+            .set(id, Backend::default(), 0)
+            .map_err(map_error_of::<A, _>("BACKENDS"))?;
         let BackendKey { address, port, .. } = *key;
         for protocol in [proto::TCP, proto::UDP] {
             let concerns = |key: &BackendKey| {

@@ -1,8 +1,10 @@
 //! Which connections have ended: the timeouts, and the sweep that takes them out of the tables.
 //!
-//! On its way the sweep counts what masqueraded connections use up: [`sources`], [`bindings`], [`usage`].
+//! On its way the sweep counts what masqueraded connections use up: [`sources`], [`bindings`], [`usage`]. What fragments
+//! refer to is in use too: [`fragments`].
 
 mod bindings;
+mod fragments;
 mod frequent;
 mod sources;
 mod usage;
@@ -243,6 +245,7 @@ fn sweep_family<A: Family>(
     result.sources.extend(sources.largest(LARGEST));
     sources.finish(tables)?;
     in_use.rules = bindings.rules();
+    fragments::sweep(&mut tables.fragments, &mut in_use, &mut result.in_use.owners)?;
     bindings.finish(&mut tables.bindings, timeouts.udp, now(), &mut usage);
     result.externals.extend(usage.externals());
     Ok(Some((in_use, count)))
