@@ -10,6 +10,7 @@ use lbha::datapath::{
     tables::events,
 };
 use lbha_common::{
+    addr::Be32,
     counter::Counter::{self, *},
     event,
     flow::side::{PRIVATE as SERVERS, PUBLIC as INTERNET},
