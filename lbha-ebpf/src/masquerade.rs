@@ -55,12 +55,15 @@ pub fn kept_in<F: Family>(saddr: F::Addr, daddr: F::Addr, from: u8, otherwise: C
 #[inline(never)]
 pub fn leaves<F: Family>(saddr: &F::Addr, daddr: &F::Addr, from: u8) -> bool {
     let (saddr, daddr) = (*saddr, *daddr);
-    if from != server_side()
-        || family::rule_of::<F>(saddr).is_none()
-        || family::address::<F>(daddr) != 0
-        || F::is_scoped(daddr)
-        || family::rule_of::<F>(daddr).is_some()
-    {
+    if from != server_side() || family::rule_of::<F>(saddr).is_none() {
+        return false;
+    }
+    let what = family::address::<F>(daddr);
+    if what != 0 {
+        // An elastic address that is not on this host: the kernel would send the packet where it is.
+        return what & address::LOCAL == 0;
+    }
+    if F::is_scoped(daddr) || family::rule_of::<F>(daddr).is_some() {
         return false;
     }
     match family::route::<F>(daddr).and_then(|id| F::next_hops().get(id)) {
@@ -88,7 +91,10 @@ pub fn masquerade<F: Family>(work: &mut Work<F::Addr>, what: u32) -> Verdict {
     }
     work.rule = index;
     if what != 0 {
-        return hairpin::<F>(work, rule);
+        let verdict = hairpin::<F>(work, rule);
+        // As in `leaves`: what would go on to an elastic address elsewhere.
+        let elsewhere = what & address::LOCAL == 0;
+        return if verdict == NOT_MINE && elsewhere { stop(Counter::DropNoFlow) } else { verdict };
     }
     if F::is_scoped(key.daddr) || family::rule_of::<F>(key.daddr).is_some() {
         return NOT_MINE;
