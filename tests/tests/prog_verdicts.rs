@@ -60,6 +60,15 @@ const ELSEWHERE: &[(Counter, &str, &str)] = &[
     (DropProtocol, include_str!("prog_masquerade.rs"), "dropped(DropProtocol)"),
     (DropNoExternal, include_str!("prog_masquerade.rs"), "dropped(DropNoExternal)"),
     (DropQuota, include_str!("prog_ports.rs"), "refused(DropQuota)"),
+    (DropIcmpNoFlow, include_str!("prog_icmp.rs"), "dropped(DropIcmpNoFlow)"),
+    (DropIcmpChecksum, include_str!("prog_icmp_refused.rs"), "dropped(DropIcmpChecksum)"),
+    (ForwardIcmpError, include_str!("prog_icmp.rs"), "forwarded_error()"),
+    (DropPing, include_str!("prog_echo.rs"), "net.vip, 1, 1), DropPing)"),
+    (AnswerEcho, include_str!("prog_echo.rs"), "answered()"),
+    (AnswerTtl, include_str!("prog_answer.rs"), "dropped_and_answered(DropTtl, AnswerTtl)"),
+    (AnswerTooBig, include_str!("prog_answer.rs"), "(DropTooBig, AnswerTooBig)"),
+    (AnswerUnreachable, include_str!("prog_answer.rs"), "(DropNoPort, AnswerUnreachable)"),
+    (AnswerLimited, include_str!("prog_answer.rs"), "moved(AnswerLimited)"),
 ];
 
 /// What no packet provokes from here, and why.
