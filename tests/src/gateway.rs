@@ -8,6 +8,7 @@ use crate::{
     daemon::Lbha,
     leak::LeakWatch,
     nginx::{Access, Nginx},
+    pass::Pass,
     topology::{
         Builder, CLIENT, CLIENT6, ELASTIC, ELASTIC6, INTERNET, INTERNET6, LB_PRIVATE, LB_PRIVATE6,
         LB_PUBLIC, LB_PUBLIC6, ROUTER_TO_CLIENT, ROUTER_TO_CLIENT6, ROUTER_TO_LB, ROUTER_TO_LB6,
@@ -109,17 +110,20 @@ impl Family {
 
     /// An address as part of a URL.
     pub fn url(address: IpAddr) -> String {
-        format!("http://{}/", SocketAddr::new(address, 80))
+        match address {
+            IpAddr::V4(address) => format!("http://{address}/"),
+            IpAddr::V6(address) => format!("http://[{address}]/"),
+        }
     }
 }
 
 /// A running gateway. When it goes and a private address has shown on the public link, that is a panic.
-#[derive(Debug)]
 pub struct Gateway {
     watch: LeakWatch,
     pub lbha: Lbha,
     /// On the web servers, and on the host on the internet.
     pub servers: Vec<Nginx>,
+    _pass: Pass,
     pub topology: Topology,
 }
 
@@ -132,9 +136,10 @@ impl Gateway {
         topology.lb.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         let mut servers = Nginx::start_all(&topology, Access::Open)?;
         servers.push(Nginx::start_on_the_internet(&topology)?);
+        let pass = Pass::on_peers(&topology)?;
         let watch = LeakWatch::start(&topology)?;
         let lbha = Lbha::start(&topology, config)?;
-        Ok(Self { watch, lbha, servers, topology })
+        Ok(Self { watch, lbha, servers, _pass: pass, topology })
     }
 
     /// [`Gateway::start`] on the default network, with [`CONFIG`].

@@ -9,7 +9,11 @@ use lbha::datapath::{
 };
 use nix::net::if_::if_nametoindex;
 
-use crate::{netns::Netns, scratch::ScratchDir};
+use crate::{
+    netns::Netns,
+    scratch::ScratchDir,
+    topology::{ROUTER_LINK, Topology, VLAN_LINK},
+};
 
 /// What the kernel calls it.
 pub const NAME: &str = "pass_private";
@@ -26,7 +30,7 @@ fn renamed() -> Vec<u8> {
     object
 }
 
-/// lbha's own object with empty tables, natively on an interface, without a pin; it goes with the value.
+/// lbha's own object with empty tables, natively on interfaces, without a pin; it goes with the value.
 pub struct Pass {
     _programs: Programs,
     // After the programs: fields drop in order.
@@ -35,18 +39,30 @@ pub struct Pass {
 
 impl Pass {
     pub fn attach(namespace: &Netns, device: &str) -> Result<Self> {
+        Self::attach_all(&[(namespace, device)])
+    }
+
+    /// One program on several interfaces.
+    pub fn attach_all(places: &[(&Netns, &str)]) -> Result<Self> {
         let dir = ScratchDir::new("pass")?;
-        let bpffs = dir.mount_bpffs()?;
-        let programs = namespace.run_in(|| {
-            let pins = Pins::open(&bpffs)?;
-            let sizes =
-                Sizes { max_connections: 1024, max_connections_v6: 1024, max_half_open: 1024 };
-            let mut programs = Programs::load(&renamed(), &pins, sizes, 0)?;
-            let index = if_nametoindex(device).with_context(|| format!("find {device}"))?;
-            let program = programs.named(NAME)?;
-            program.attach_to_if_index(index, XdpMode::Driver)?;
-            anyhow::Ok(programs)
-        })?;
+        let pins = Pins::open(&dir.mount_bpffs()?)?;
+        let sizes = Sizes { max_connections: 1024, max_connections_v6: 1024, max_half_open: 1024 };
+        let mut programs = Programs::load(&renamed(), &pins, sizes, 0)?;
+        let program = programs.named(NAME)?;
+        for (namespace, device) in places {
+            namespace.run_in(|| {
+                let index = if_nametoindex(*device).with_context(|| format!("find {device}"))?;
+                program.attach_to_if_index(index, XdpMode::Driver)?;
+                anyhow::Ok(())
+            })?;
+        }
         Ok(Self { _programs: programs, _dir: dir })
+    }
+
+    /// On the peers of both of the load balancer's interfaces. A veth device that a program sends back out of (XDP_TX: an
+    /// answer of lbha's own, a server that calls the elastic address, one arm) wakes its peer only if that one runs a
+    /// program too (veth_xdp_flush); a redirect does so without.
+    pub fn on_peers(topology: &Topology) -> Result<Self> {
+        Self::attach_all(&[(&topology.router, ROUTER_LINK), (&topology.vlan, VLAN_LINK)])
     }
 }

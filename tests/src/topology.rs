@@ -77,6 +77,8 @@ pub const PUBLIC: &str = "ens14f0";
 pub const PRIVATE: &str = "ens14f1";
 /// The router's interface to the load balancer: the other end of [`PUBLIC`].
 pub const ROUTER_LINK: &str = "lb0";
+/// The bridge's port to the load balancer: the other end of [`PRIVATE`].
+pub const VLAN_LINK: &str = "lb0";
 /// The service of the guide.
 pub const SERVICE: SocketAddrV4 = SocketAddrV4::new(ELASTIC, 80);
 /// The same over IPv6.

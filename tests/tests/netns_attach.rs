@@ -123,9 +123,7 @@ fn with_one_arm_clients_and_servers_share_an_interface() {
         .unwrap();
     lb.ip(&format!("link set {PUBLIC} down\nroute replace default via 192.168.1.254\n")).unwrap();
 
-    // A veth device that a program sends back out of (XDP_TX) wakes its peer only if that one runs a program too
-    // (veth_xdp_flush); a redirect does so without.
-    let _pass = Pass::attach(vlan, "lb0").unwrap();
+    let _pass = Pass::on_peers(&topology).unwrap();
 
     let config = GUIDE_CONFIG.replace(PUBLIC, PRIVATE);
     let lbha = Lbha::start(&topology, &config).unwrap();

@@ -99,8 +99,8 @@ impl Builder {
         let Topology { lb, vlan, web, .. } = topology;
         vlan.ip(&format!("link add br0 mtu {} type bridge mcast_snooping 0\n", self.mtu))?;
         vlan.ip("link set br0 addrgenmode none up\n")?;
-        veth(lb, PRIVATE, vlan, "lb0", self.mtu, Gro::AtPeer)?;
-        vlan.ip("link set lb0 master br0\n")?;
+        veth(lb, PRIVATE, vlan, VLAN_LINK, self.mtu, Gro::AtPeer)?;
+        vlan.ip(&format!("link set {VLAN_LINK} master br0\n"))?;
         self.address(lb, PRIVATE, (LB_PRIVATE, 24), (LB_PRIVATE6, 64))?;
         for (index, web) in web.iter().enumerate() {
             let port = format!("web{}", index + 1);
