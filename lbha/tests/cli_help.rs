@@ -28,7 +28,7 @@ fn every_verb_has_help_with_examples_and_exit_codes() {
         stdout(&run(&format!("{verb} -h")));
         stdout(&run(&format!("help {verb}")));
     }
-    for noun in ["status", "services", "servers", "flows", "drops"] {
+    for noun in ["status", "services", "servers", "flows", "nat", "drops"] {
         let help = run(&format!("show {noun} --help"));
         assert!(stdout(&help).contains("--watch"), "{noun}");
     }

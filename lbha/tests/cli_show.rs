@@ -136,6 +136,7 @@ fn every_noun_has_a_table() {
         ("services", "SERVICE  ADDRESS           PROTO", "147.75.78.116:53  udp    maglev"),
         ("servers", "SERVICE  SERVER  ADDRESS", "192.168.1.11:80  retired"),
         ("flows", "PROTO  STATE        SERVICE", "203.0.113.7:51234"),
+        ("nat", "EXTERNAL       PROTO  CONNECTIONS", "[fd00:1::10]:7"),
         ("drops", "INTERFACE  SIDE    REASON", "no_flow"),
     ] {
         let output = daemon.show(noun);
@@ -165,6 +166,9 @@ fn json_is_the_daemons_answer() {
     let output = daemon.show("drops -o json");
     let drops: Vec<types::InterfaceCounters> = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!(drops, testing::drops(2));
+    let output = daemon.show("nat -o json");
+    let nat: types::Nat = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(nat, testing::nat());
     let output = daemon.show("flows -o json --limit 1");
     let flows: types::Flows = serde_json::from_str(stdout(&output)).unwrap();
     assert!(flows.truncated);
@@ -187,12 +191,57 @@ fn flows_are_filtered_by_the_daemon() {
 }
 
 #[test]
+fn nat_is_filtered_by_the_daemon() {
+    let daemon = Daemon::start();
+    let output = daemon.show("nat --limit 1");
+    let text = stdout(&output);
+    for line in [
+        "147.75.78.116  tcp           7840  5230  31744  16.5%  198.51.100.10:443        12        35m38s",
+        "192.168.1.10         6120  16384  37.4%",
+        "refused so far, packets: 17 source_quota",
+        "tcp    established  out        192.168.1.10:40000  147.75.78.116:2048  198.51.100.10:443  3m12s    4s",
+        "the first 1 of 3 only: --limit shows more, filters show fewer",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+    }
+    let output = daemon.show("nat --external 2001:db8::116 --protocol icmp --source fd00:1::10");
+    let text = stdout(&output);
+    assert!(text.contains("[fd00:1::10]:7") && !text.contains("192.168"), "{text}");
+    let output = daemon.show("nat --remote [2001:db8:ffff::53] -o json");
+    let nat: types::Nat = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!((nat.bindings.len(), nat.total, nat.truncated), (1, 1, false));
+    let output = daemon.show("nat --remote 192.0.2.1");
+    assert!(stdout(&output).ends_with("\nno bindings\n"));
+
+    for (argument, message) in [
+        ("--source web1", "`web1` is not an IP address"),
+        ("--remote 192.0.2.1:80", "`192.0.2.1` and a port: an address alone is expected"),
+        ("--protocol sctp", "[possible values: tcp, udp, icmp]"),
+    ] {
+        let output = daemon.show(&format!("nat {argument}"));
+        let (code, error) = failure(&output);
+        assert_eq!(code, 1, "{error}");
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
 fn drops_are_those_that_happened_unless_all_are_wanted() {
     let daemon = Daemon::start();
-    assert_eq!(stdout(&daemon.show("drops")).lines().count(), 2);
+    let output = daemon.show("drops");
+    let text = stdout(&output);
+    let headings: Vec<_> = text.lines().filter(|line| line.ends_with(':')).collect();
+    assert_eq!(
+        headings,
+        [
+            "held for a moment, and counted again when they go on:",
+            "answered, beside the verdict on the packet that asked:"
+        ]
+    );
+    assert!(text.lines().nth(2).unwrap().is_empty(), "one reason: {text}");
     let output = daemon.show("drops --all -o wide");
     let text = stdout(&output);
-    assert_eq!(text.lines().count(), 9);
+    assert_eq!(text.lines().count(), 9 + 5 + 5);
     assert!(text.contains("ARP and the like."), "{text}");
 }
 

@@ -394,7 +394,7 @@ fn try_test_run(
 }
 
 /// Moves the thread to one CPU. Where that is not allowed the scheduler does it its own way.
-fn run_on_cpu(number: usize) {
+pub fn run_on_cpu(number: usize) {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let mut set = nix::sched::CpuSet::new();
     if set.set(number % cpus).is_ok() {

@@ -82,6 +82,22 @@ fn a_connection_is_translated_out_and_back_to_the_byte() {
 }
 
 #[test]
+fn addresses_in_payloads_stay() {
+    covers!("RFC4787 REQ-10", "RFC5382 REQ-6");
+    let mut prog = Prog::with(&gateway());
+    let port = b"PORT 192,168,1,10,19,136\r\n";
+    let invite = b"INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.10:5060\r\n\r\n";
+    for (protocol, to, payload) in [(TCP, 21, &port[..]), (UDP, 5060, &invite[..])] {
+        let connection = prog.establish(protocol, at(WEB[0], 5060), at(REMOTE, to));
+        let out = prog.private(connection.from_inside().payload(payload)).forwarded();
+        assert_eq!(out.payload, payload);
+        let back = prog.public(connection.from_remote().payload(payload)).forwarded();
+        assert_eq!(back.payload, payload);
+    }
+    assert_eq!(prog.flow_entries(), 4, "and open nothing");
+}
+
+#[test]
 fn each_rule_counts_its_connections() {
     let mut prog = changed(|desired| {
         desired.masquerades = vec![

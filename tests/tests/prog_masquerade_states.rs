@@ -272,6 +272,7 @@ fn each_phase_has_its_own_timeout() {
 
 #[test]
 fn a_try_that_nobody_answers_ends_and_its_port_is_free() {
+    covers!("RFC6888 REQ-8c");
     let mut prog = two_ports();
     let timeouts = Timeouts { masquerade_opening: SHORT, udp_unreplied: SHORT, ..LONG };
     for protocol in [TCP, UDP] {

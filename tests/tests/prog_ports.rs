@@ -50,7 +50,7 @@ fn a_port_in_the_range_is_kept_when_it_is_free() {
 
 #[test]
 fn a_port_that_is_not_kept_stays_even_or_odd() {
-    covers!("RFC4787 REQ-4", "RFC7857 8b");
+    covers!("RFC4787 REQ-4");
     let mut prog = Prog::with(&gateway());
     for (net, protocol) in cases() {
         for port in [0, 1, 22, 1023, 32768, 40001, 65534, 65535] {
@@ -238,6 +238,42 @@ fn a_source_has_no_more_connections_than_its_share() {
             prog.establish(TCP, at(net.hosts[0], port), remote);
         }
         prog.private(first(TCP, at(net.hosts[0], 6002), remote)).refused(DropQuota);
+    }
+}
+
+#[test]
+fn a_host_that_gets_no_port_is_told() {
+    covers!("RFC6888 REQ-11b");
+    let mut desired = with_rule(|rule| (rule.ports, rule.max_ports) = ((2000, 2000), 2));
+    desired.routes.insert(prefix("198.51.100.64/26"), Route::Unreachable);
+    desired.routes.insert(prefix("2001:db8:52::/48"), Route::Unreachable);
+    let nowhere: [IpAddr; 2] =
+        [Ipv4Addr::new(198, 51, 100, 65).into(), "2001:db8:52::1".parse().unwrap()];
+    for (net, nowhere) in ends().into_iter().zip(nowhere) {
+        let mut prog = Prog::with(&desired);
+        let remote = at(net.remotes[0], 80);
+        prog.leave(UDP, at(net.hosts[0], 2000), remote);
+        let mut refuses = |reason, to, kind| {
+            let sent = Frame::udp(at(net.hosts[0], 3000), to).payload(b"who is there?");
+            let outcome = prog.private(sent.clone());
+            outcome.refused(reason);
+            assert_eq!(outcome.counted.get(AnswerUnreachable.as_str()), Some(&1));
+            verify(&outcome.frame).unwrap();
+            let error = parse(&outcome.frame).unwrap();
+            assert_eq!((error.ip.src, error.ip.dst), (net.private, net.hosts[0]));
+            assert_eq!((error.icmp_kind(), error.embedded().destination()), (kind, to));
+        };
+        // Administratively prohibited, and no route.
+        let [prohibited, unrouted] =
+            if net.external.is_ipv4() { [(3, 13), (3, 0)] } else { [(1, 1), (1, 0)] };
+        refuses(DropNoPort, remote, prohibited);
+        refuses(DropNoRoute, at(nowhere, 80), unrouted);
+        prog.leave(UDP, at(net.hosts[0], 2000), at(net.remotes[1], 80));
+        let sent = Frame::udp(at(net.hosts[0], 3000), at(net.remotes[1], 81));
+        let outcome = prog.private(sent);
+        outcome.refused(DropQuota);
+        assert_eq!(parse(&outcome.frame).unwrap().icmp_kind(), prohibited);
+        assert_eq!(prog.flow_entries(), 4);
     }
 }
 

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use crate::api::types::FlowQuery;
+use crate::api::types::{FlowQuery, NatQuery};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -88,14 +88,35 @@ pub async fn get_bytes(socket: &Path, path: &str) -> Result<Bytes, ClientError> 
 /// The path that asks for the flows of `query`.
 pub fn flows_path(query: &FlowQuery) -> String {
     let FlowQuery { limit, service, server, client, state } = query;
-    let parameters = [
-        ("limit", limit.map(|v| v.to_string())),
-        ("service", service.clone()),
-        ("server", server.clone()),
-        ("client", client.map(|v| v.to_string())),
-        ("state", state.clone()),
-    ];
-    let mut path = "/v1/flows".to_owned();
+    path_with(
+        "/v1/flows",
+        [
+            ("limit", limit.map(|v| v.to_string())),
+            ("service", service.clone()),
+            ("server", server.clone()),
+            ("client", client.map(|v| v.to_string())),
+            ("state", state.clone()),
+        ],
+    )
+}
+
+/// The path that asks for the bindings of `query`.
+pub fn nat_path(query: &NatQuery) -> String {
+    let NatQuery { limit, source, external, remote, protocol } = query;
+    path_with(
+        "/v1/nat",
+        [
+            ("limit", limit.map(|v| v.to_string())),
+            ("source", source.map(|v| v.to_string())),
+            ("external", external.map(|v| v.to_string())),
+            ("remote", remote.map(|v| v.to_string())),
+            ("protocol", protocol.clone()),
+        ],
+    )
+}
+
+fn path_with(path: &str, parameters: [(&str, Option<String>); 5]) -> String {
+    let mut path = path.to_owned();
     let mut separator = '?';
     for (name, value) in parameters {
         if let Some(value) = value {
@@ -196,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flow_paths_escape_their_values() {
+    fn paths_escape_their_values() {
         assert_eq!(flows_path(&FlowQuery::default()), "/v1/flows");
         let query = FlowQuery {
             limit: Some(5),
@@ -208,6 +229,13 @@ mod tests {
             flows_path(&query),
             "/v1/flows?limit=5&service=a%20b%26c%3D%C3%BC&client=203.0.113.7"
         );
+        assert_eq!(nat_path(&NatQuery::default()), "/v1/nat");
+        let query = NatQuery {
+            source: Some("fd00:1::10".parse().unwrap()),
+            protocol: Some("udp".into()),
+            ..NatQuery::default()
+        };
+        assert_eq!(nat_path(&query), "/v1/nat?source=fd00%3A1%3A%3A10&protocol=udp");
     }
 
     #[test]

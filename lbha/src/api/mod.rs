@@ -18,5 +18,6 @@ pub trait View: Send + Sync + 'static {
     fn services(&self) -> Vec<types::Service>;
     fn servers(&self) -> Vec<types::Server>;
     fn flows(&self, query: &types::FlowQuery) -> types::Flows;
+    fn nat(&self, query: &types::NatQuery) -> types::Nat;
     fn drops(&self) -> Vec<types::InterfaceCounters>;
 }

@@ -10,23 +10,34 @@ use axum::{
     routing::get,
 };
 use lbha_common::conntrack::Phase;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::error;
 
-use crate::api::{View, types::FlowQuery};
+use crate::api::{
+    View,
+    types::{FlowQuery, NatQuery},
+};
 
 /// Everything that can be asked; the 404 lists it.
-pub const PATHS: [&str; 7] =
-    ["/healthz", "/readyz", "/v1/status", "/v1/services", "/v1/servers", "/v1/flows", "/v1/drops"];
+pub const PATHS: [&str; 8] = [
+    "/healthz",
+    "/readyz",
+    "/v1/status",
+    "/v1/services",
+    "/v1/servers",
+    "/v1/flows",
+    "/v1/nat",
+    "/v1/drops",
+];
 
-/// `limit` of [`FlowQuery`] when the client names none, and the most that it gets.
+/// `limit` of [`FlowQuery`] and [`NatQuery`] when the client names none, and the most that it gets.
 pub const DEFAULT_FLOWS: usize = 1000;
 pub const MAX_FLOWS: usize = 100_000;
 
 /// Values of `state` in [`FlowQuery`].
-pub const FLOW_STATES: [&str; 7] = [
+pub const FLOW_STATES: [&str; 10] = [
     Phase::TcpSyn.as_str(),
     Phase::TcpEstablished.as_str(),
     Phase::TcpFinWait.as_str(),
@@ -34,7 +45,13 @@ pub const FLOW_STATES: [&str; 7] = [
     Phase::TcpReset.as_str(),
     Phase::UdpUnreplied.as_str(),
     Phase::Udp.as_str(),
+    Phase::MasqueradeOpening.as_str(),
+    Phase::MasqueradeClosing.as_str(),
+    Phase::Icmp.as_str(),
 ];
+
+/// Values of `protocol` in [`NatQuery`].
+pub const NAT_PROTOCOLS: [&str; 3] = ["tcp", "udp", "icmp"];
 
 /// The routes over a view; the same for every socket that serves them.
 pub fn router(view: Arc<dyn View>) -> Router {
@@ -45,6 +62,7 @@ pub fn router(view: Arc<dyn View>) -> Router {
         .route("/v1/services", get(async |State(app): State<App>| app.json(|v| v.services()).await))
         .route("/v1/servers", get(async |State(app): State<App>| app.json(|v| v.servers()).await))
         .route("/v1/flows", get(flows))
+        .route("/v1/nat", get(nat))
         .route("/v1/drops", get(async |State(app): State<App>| app.json(|v| v.drops()).await))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -110,24 +128,58 @@ async fn flows(State(app): State<App>, uri: Uri) -> Response {
     .await
 }
 
-/// Parameters are checked by name: one that is misspelt would select everything, and look as if it had worked.
-fn flow_query(uri: &Uri) -> Result<FlowQuery, String> {
-    const KNOWN: [&str; 5] = ["limit", "service", "server", "client", "state"];
+async fn nat(State(app): State<App>, uri: Uri) -> Response {
+    let query = match nat_query(&uri) {
+        Ok(query) => query,
+        Err(message) => return refusal(StatusCode::BAD_REQUEST, &message),
+    };
+    let permit = app.dump_permit().await;
+    app.json(move |view| {
+        let nat = view.nat(&query);
+        drop(permit);
+        nat
+    })
+    .await
+}
 
+fn flow_query(uri: &Uri) -> Result<FlowQuery, String> {
+    let mut query: FlowQuery = parameters(uri, &["limit", "service", "server", "client", "state"])?;
+    known("state", query.state.as_deref(), &FLOW_STATES)?;
+    query.limit = Some(limit(query.limit));
+    Ok(query)
+}
+
+fn nat_query(uri: &Uri) -> Result<NatQuery, String> {
+    let mut query: NatQuery =
+        parameters(uri, &["limit", "source", "external", "remote", "protocol"])?;
+    known("protocol", query.protocol.as_deref(), &NAT_PROTOCOLS)?;
+    query.limit = Some(limit(query.limit));
+    Ok(query)
+}
+
+/// Parameters are checked by name: one that is misspelt would select everything, and look as if it had worked.
+fn parameters<T: DeserializeOwned>(uri: &Uri, names: &[&str]) -> Result<T, String> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(words)?;
     let unknown: BTreeSet<_> =
-        pairs.iter().map(|(key, _)| key.as_str()).filter(|key| !KNOWN.contains(key)).collect();
+        pairs.iter().map(|(key, _)| key.as_str()).filter(|key| !names.contains(key)).collect();
     if let Some(key) = unknown.first() {
-        return Err(format!("unknown parameter `{key}`; known are {}", KNOWN.join(", ")));
+        return Err(format!("unknown parameter `{key}`; known are {}", names.join(", ")));
     }
-    let Query(mut query) = Query::<FlowQuery>::try_from_uri(uri).map_err(words)?;
-    if let Some(state) = &query.state
-        && !FLOW_STATES.contains(&state.as_str())
-    {
-        return Err(format!("unknown state `{state}`; known are {}", FLOW_STATES.join(", ")));
-    }
-    query.limit = Some(query.limit.unwrap_or(DEFAULT_FLOWS).min(MAX_FLOWS));
+    let Query(query) = Query::<T>::try_from_uri(uri).map_err(words)?;
     Ok(query)
+}
+
+fn known(what: &str, value: Option<&str>, words: &[&str]) -> Result<(), String> {
+    match value {
+        Some(value) if !words.contains(&value) => {
+            Err(format!("unknown {what} `{value}`; known are {}", words.join(", ")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn limit(asked: Option<usize>) -> usize {
+    asked.unwrap_or(DEFAULT_FLOWS).min(MAX_FLOWS)
 }
 
 fn words(rejection: axum::extract::rejection::QueryRejection) -> String {
@@ -204,6 +256,42 @@ mod tests {
             ("limit=1&limit=2", "bad query: duplicate field `limit`"),
         ] {
             let error = parse(query).unwrap_err();
+            assert!(error.starts_with(expected), "{query}: {error}");
+        }
+    }
+    fn parse_nat(query: &str) -> Result<NatQuery, String> {
+        nat_query(&format!("/v1/nat?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn nat_queries_take_every_filter() {
+        assert_eq!(parse_nat("").unwrap().limit, Some(DEFAULT_FLOWS));
+        assert_eq!(parse_nat("limit=100000000").unwrap().limit, Some(MAX_FLOWS));
+        let query = "source=192.168.1.10&external=2001:db8::116&remote=198.51.100.1&protocol=udp";
+        assert_eq!(
+            parse_nat(&format!("{query}&limit=3")).unwrap(),
+            NatQuery {
+                limit: Some(3),
+                source: Some("192.168.1.10".parse().unwrap()),
+                external: Some("2001:db8::116".parse().unwrap()),
+                remote: Some("198.51.100.1".parse().unwrap()),
+                protocol: Some("udp".into()),
+            }
+        );
+    }
+
+    #[test]
+    fn bad_nat_queries_say_what_is_bad() {
+        for (query, expected) in [
+            ("client=192.0.2.1", "unknown parameter `client`; known are limit, source"),
+            ("protocol=sctp", "unknown protocol `sctp`; known are tcp, udp, icmp"),
+            ("limit=many", "bad query: limit: invalid digit found in string"),
+            ("source=web1", "bad query: source: invalid IP address syntax"),
+            ("external=192.0.2.1:80", "bad query: external: invalid IP address syntax"),
+            ("remote=", "bad query: remote: invalid IP address syntax"),
+            ("remote=::1&remote=::2", "bad query: duplicate field `remote`"),
+        ] {
+            let error = parse_nat(query).unwrap_err();
             assert!(error.starts_with(expected), "{query}: {error}");
         }
     }

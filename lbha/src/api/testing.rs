@@ -10,8 +10,8 @@ use std::{
 use crate::api::{
     View,
     types::{
-        Counter, Flow, FlowQuery, Flows, Interface, InterfaceCounters, Server, Service, Status,
-        Table, Traffic,
+        Counter, Flow, FlowQuery, Flows, Interface, InterfaceCounters, Nat, NatBinding,
+        NatExternal, NatQuery, NatRefused, NatSource, Server, Service, Status, Table, Traffic,
     },
 };
 
@@ -63,6 +63,26 @@ impl View for Fake {
         flows.truncated = flows.flows.len() > limit;
         flows.flows.truncate(limit);
         flows
+    }
+
+    fn nat(&self, query: &NatQuery) -> Nat {
+        let NatQuery { limit, source, external, remote, protocol } = query;
+        let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
+        let mut nat = nat();
+        nat.externals.retain(|row| {
+            external.is_none_or(|addr| addr == row.address) && is(protocol, &row.protocol)
+        });
+        nat.sources.retain(|row| source.is_none_or(|addr| addr == row.address));
+        nat.bindings.retain(|row| {
+            source.is_none_or(|addr| addr == row.inside.ip())
+                && external.is_none_or(|addr| addr == row.external.ip())
+                && remote.is_none_or(|addr| row.remote.is_some_and(|r| r.ip() == addr))
+                && is(protocol, &row.protocol)
+        });
+        nat.total = nat.bindings.len() as u64;
+        nat.bindings.truncate(limit.unwrap_or(usize::MAX));
+        nat.truncated = nat.total > nat.bindings.len() as u64;
+        nat
     }
 
     fn drops(&self) -> Vec<InterfaceCounters> {
@@ -120,6 +140,8 @@ pub fn status(age: u64) -> Status {
         half_open_table: Table { connections: 3, capacity: 65_536 },
         flow_table_v6: Table { connections: 120, capacity: 250_000 },
         half_open_table_v6: Table { connections: 0, capacity: 65_536 },
+        masqueraded: 8123,
+        masqueraded_v6: 12,
         services: 2,
         servers: 3,
     }
@@ -248,6 +270,101 @@ pub fn flows() -> Flows {
     }
 }
 
+pub fn nat() -> Nat {
+    let external = |address: &str, protocol: &str| NatExternal {
+        address: address.parse().unwrap(),
+        protocol: protocol.into(),
+        connections: 0,
+        ports: Some(31_744),
+        used: 0,
+        percent: Some(0.0),
+        busiest: None,
+        busiest_ports: 0,
+        bound: 0,
+        growth: Some(0.0),
+        exhausted_in_seconds: None,
+    };
+    let source = |address: &str, connections, percent| NatSource {
+        address: address.parse().unwrap(),
+        connections,
+        quota: Some(16_384),
+        percent: Some(percent),
+    };
+    let binding = |protocol: &str, ends: [&str; 3], state: &str, direction: &str| NatBinding {
+        protocol: protocol.into(),
+        inside: ends[0].parse().unwrap(),
+        external: ends[1].parse().unwrap(),
+        remote: ends[2].parse().ok(),
+        state: state.into(),
+        direction: direction.into(),
+        age_seconds: 192,
+        idle_seconds: Some(4),
+        rule: "192.168.1.0/24".into(),
+    };
+    Nat {
+        externals: vec![
+            NatExternal {
+                connections: 7840,
+                used: 5230,
+                percent: Some(16.48),
+                busiest: Some("198.51.100.10:443".parse().unwrap()),
+                busiest_ports: 5230,
+                growth: Some(12.4),
+                exhausted_in_seconds: Some(2138),
+                ..external("147.75.78.116", "tcp")
+            },
+            NatExternal {
+                connections: 283,
+                used: 41,
+                percent: Some(0.13),
+                busiest: Some("198.51.100.53:53".parse().unwrap()),
+                busiest_ports: 41,
+                bound: 3,
+                growth: Some(-0.62),
+                ..external("147.75.78.116", "udp")
+            },
+            NatExternal {
+                connections: 12,
+                used: 1,
+                percent: Some(0.0),
+                busiest: Some("[2001:db8:ffff::53]:0".parse().unwrap()),
+                busiest_ports: 1,
+                growth: None,
+                ..external("2001:db8::116", "icmp")
+            },
+        ],
+        sources: vec![
+            source("192.168.1.10", 6120, 37.35),
+            source("192.168.1.11", 2003, 12.23),
+            source("fd00:1::10", 12, 0.07),
+        ],
+        refused: NatRefused { no_free_port: 0, source_quota: 17, no_external_address: 0 },
+        bindings: vec![
+            binding(
+                "tcp",
+                ["192.168.1.10:40000", "147.75.78.116:2048", "198.51.100.10:443"],
+                "established",
+                "out",
+            ),
+            NatBinding {
+                idle_seconds: None,
+                ..binding("udp", ["192.168.1.11:6881", "147.75.78.116:6881", ""], "bound", "any")
+            },
+            NatBinding {
+                rule: "fd00:1::/64".into(),
+                ..binding(
+                    "icmp",
+                    ["[fd00:1::10]:7", "[2001:db8::116]:1031", "[2001:db8:ffff::53]:0"],
+                    "icmp",
+                    "out",
+                )
+            },
+        ],
+        total: 3,
+        truncated: false,
+    }
+}
+
 pub fn drops(age: u64) -> Vec<InterfaceCounters> {
     let counter = |reason: &str, verdict: &str, packets, help: &str| Counter {
         reason: reason.into(),
@@ -255,7 +372,7 @@ pub fn drops(age: u64) -> Vec<InterfaceCounters> {
         packets,
         help: help.into(),
     };
-    let counters = |no_flow, forward| {
+    let counters = |no_flow, forward, [held, answered]: [u64; 2]| {
         vec![
             counter(
                 "forward",
@@ -271,18 +388,20 @@ pub fn drops(age: u64) -> Vec<InterfaceCounters> {
                 "Part of no known connection, and not the start of one.",
             ),
             counter("too_big", "drop", 0, "Larger than the next hop's MTU."),
+            counter("fragment_held", "hold", held, "Held until its first fragment comes."),
+            counter("echo_reply", "answer", answered, "Echo reply in the name of a VIP."),
         ]
     };
     vec![
         InterfaceCounters {
             side: "public".into(),
             name: "bond0".into(),
-            counters: counters(17 + 2 * age, 1_204_311),
+            counters: counters(17 + 2 * age, 1_204_311, [5, 1204]),
         },
         InterfaceCounters {
             side: "private".into(),
             name: "ens14f1.100".into(),
-            counters: counters(0, 998_120),
+            counters: counters(0, 998_120, [0, 0]),
         },
     ]
 }

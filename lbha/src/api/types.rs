@@ -4,6 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+mod nat;
+
+pub use self::nat::{Nat, NatBinding, NatExternal, NatQuery, NatRefused, NatSource};
+
 /// `GET /v1/status`
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
@@ -26,6 +30,9 @@ pub struct Status {
     /// The same over IPv6.
     pub flow_table_v6: Table,
     pub half_open_table_v6: Table,
+    /// Connections over IPv4 that masqueraded sources have open, and over IPv6.
+    pub masqueraded: u64,
+    pub masqueraded_v6: u64,
     pub services: usize,
     pub servers: usize,
 }
@@ -167,7 +174,7 @@ pub struct InterfaceCounters {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Counter {
     pub reason: String,
-    /// `forward`, `pass` or `drop`.
+    /// `forward`, `pass`, `drop`, `hold` (kept for a moment) or `answer` (sent by the program itself).
     pub verdict: String,
     pub packets: u64,
     pub help: String,

@@ -4,11 +4,14 @@
 //! in the same three steps: plan, difference, write.
 
 mod attach;
+mod forecast;
 mod left;
 mod logging;
+mod nat;
 mod reconcile;
 mod refusals;
 mod shared;
+mod smallest;
 mod sweeper;
 mod view;
 

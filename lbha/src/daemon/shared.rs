@@ -11,13 +11,13 @@ use std::{
 use aya::maps::MapError;
 use lbha_common::{counter::Counter, flow::side};
 
-use super::{Options, reconcile::List, refusals::Refused, timeouts};
+use super::{Options, forecast::Trends, reconcile::List, refusals::Refused, timeouts};
 use crate::{
     config::{Config, Forward},
     datapath::{
         apply::{Applier, BackendKey},
         attach::Attached,
-        desired::{Server, ServiceId},
+        desired::{self, Server, ServiceId},
         expiry::{Sweep, Timeouts},
         tables::Counters,
     },
@@ -50,7 +50,11 @@ pub(super) struct State {
     pub backends: HashMap<u16, Backend>,
     /// Masquerade rules, by the index that flows and counters have.
     pub masquerades: HashMap<u16, Masquerade>,
+    /// Masquerade rules as the maps should hold them.
+    pub rules: Vec<desired::Masquerade>,
     pub sweep: Sweep,
+    /// What the sweeps so far say about the use of external addresses.
+    pub trends: Trends,
 }
 
 /// A server of a service, or the host of a forward, with its names.
@@ -126,7 +130,9 @@ impl Shared {
     }
 
     pub fn set_sweep(&self, sweep: Sweep) {
-        self.lock().sweep = sweep;
+        let mut state = self.lock();
+        state.trends.observe(&sweep.externals, Instant::now());
+        state.sweep = sweep;
     }
 
     /// Packets of new connections that were refused so far, for want of something that masquerading takes.
@@ -170,6 +176,7 @@ impl Shared {
         state.config = Some(config.clone());
         state.settled |= plan.desired.hops.values().all(|hop| hop.dmac.is_some());
         state.warnings = plan.warnings.clone();
+        state.rules = plan.desired.masquerades.clone();
         state.backends = backends;
         add_retired(&mut state, applier);
     }

@@ -1,6 +1,9 @@
 //! The admin interface's view of the running daemon: what it knows, and what the maps say right now.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use lbha_common::{
     ABI_VERSION,
@@ -23,15 +26,15 @@ use crate::{
     datapath::{
         attach::Mode,
         batch::Walk,
-        expiry,
+        expiry::{self, Sweep},
         family::Family,
         tables::{FamilyFlows, FlowTables},
     },
     plan::{forward_id, service_id},
 };
 
-/// Flows listed when the query does not say.
-const DEFAULT_LIMIT: usize = 1000;
+/// Flows and bindings listed when the query does not say.
+pub(super) const DEFAULT_LIMIT: usize = 1000;
 
 impl View for Shared {
     fn ready(&self) -> bool {
@@ -81,6 +84,8 @@ impl View for Shared {
             half_open_table: table(sweep.v4.half_open, half_open),
             flow_table_v6: table(sweep.v6.connections, flows_v6),
             half_open_table_v6: table(sweep.v6.half_open, half_open_v6),
+            masqueraded: masqueraded(sweep, IpAddr::is_ipv4),
+            masqueraded_v6: masqueraded(sweep, IpAddr::is_ipv6),
             services: state.config.as_ref().map_or(0, |config| config.services.len()),
             servers: state.backends.values().filter(|backend| is_server(backend)).count(),
         }
@@ -169,6 +174,10 @@ impl View for Shared {
         }
     }
 
+    fn nat(&self, query: &types::NatQuery) -> types::Nat {
+        self.list_nat(query)
+    }
+
     fn drops(&self) -> Vec<types::InterfaceCounters> {
         let state = self.snapshot();
         let of_port = |(name, port): &(&'static str, crate::net::Port)| {
@@ -221,7 +230,7 @@ impl Shared {
         }
     }
 
-    fn interface_stats(&self, side_name: &str) -> InterfaceStats {
+    pub(super) fn interface_stats(&self, side_name: &str) -> InterfaceStats {
         let on = if side_name == "public" { side::PUBLIC } else { side::PRIVATE };
         self.counters.interface(on).unwrap_or_else(|error| {
             warn!(%error, "cannot read the counters");
@@ -324,12 +333,7 @@ fn flow<A: Family>(
 ) -> types::Flow {
     let socket = |addr: A, port: Be16| SocketAddr::new(addr.ip(), port.get());
     types::Flow {
-        protocol: match key.proto {
-            proto::TCP => "tcp",
-            proto::UDP => "udp",
-            _ => "icmp",
-        }
-        .into(),
+        protocol: protocol_name(key.proto).into(),
         state: phase.as_str().into(),
         service: owner.service.map(str::to_owned),
         server: owner.server.map(str::to_owned),
@@ -349,7 +353,22 @@ fn is_server(backend: &Backend) -> bool {
     !backend.retired && backend.pool.is_some()
 }
 
-fn seconds(ticks: u32) -> u64 {
+/// What the admin interface calls a protocol that is translated.
+pub(super) fn protocol_name(number: u8) -> &'static str {
+    match number {
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        _ => "icmp",
+    }
+}
+
+/// Connections of masqueraded sources, of one family.
+fn masqueraded(sweep: &Sweep, of_family: impl Fn(&IpAddr) -> bool) -> u64 {
+    let externals = sweep.externals.iter().filter(|external| of_family(&external.address));
+    externals.map(|external| external.connections).sum()
+}
+
+pub(super) fn seconds(ticks: u32) -> u64 {
     (u64::from(ticks) << TICK_SHIFT) / 1_000_000_000
 }
 

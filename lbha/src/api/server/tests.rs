@@ -183,6 +183,8 @@ fn every_list_is_served_as_the_view_gives_it() {
         assert_eq!(drops, testing::drops(3));
         let flows: types::Flows = client::get(&socket, "/v1/flows").await.unwrap();
         assert_eq!(flows, testing::flows());
+        let nat: types::Nat = client::get(&socket, "/v1/nat").await.unwrap();
+        assert_eq!(nat, testing::nat());
     });
 }
 
@@ -205,6 +207,45 @@ fn flows_are_filtered_and_limited() {
             error.to_string(),
             "the daemon answered 400: bad query: limit: invalid digit found in string"
         );
+    });
+}
+
+#[test]
+fn bindings_are_filtered_and_limited() {
+    run(async {
+        let scratch = Scratch::new();
+        let socket = scratch.socket();
+        serve(&scratch, Limits::default());
+        let ask = async |query: &str| -> types::Nat {
+            client::get(&socket, &format!("/v1/nat?{query}")).await.unwrap()
+        };
+        let limited = ask("limit=1").await;
+        assert_eq!((limited.bindings.len(), limited.total, limited.truncated), (1, 3, true));
+        for (query, bindings) in [
+            ("source=192.168.1.11", &testing::nat().bindings[1..2]),
+            ("external=147.75.78.116", &testing::nat().bindings[..2]),
+            ("remote=2001:db8:ffff::53", &testing::nat().bindings[2..]),
+            ("protocol=tcp&source=192.168.1.10&limit=7", &testing::nat().bindings[..1]),
+            ("source=192.0.2.1", &[]),
+        ] {
+            let nat = ask(query).await;
+            assert_eq!(nat.bindings, bindings, "{query}");
+            assert_eq!((nat.total, nat.truncated), (bindings.len() as u64, false), "{query}");
+        }
+
+        for (query, message) in [
+            ("source=me", "bad query: source: invalid IP address syntax"),
+            ("limit=-1", "bad query: limit: invalid digit found in string"),
+            ("protocol=gre", "unknown protocol `gre`; known are tcp, udp, icmp"),
+            (
+                "state=icmp",
+                "unknown parameter `state`; known are limit, source, external, remote, protocol",
+            ),
+        ] {
+            let (head, body) = raw_get(&socket, "GET", &format!("/v1/nat?{query}")).await;
+            assert!(head.starts_with("http/1.1 400"), "{head}");
+            assert_eq!(body, json!({ "error": message }));
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! `lbha show flows`
 
-use super::Look;
+use super::{Look, nat::endpoint};
 use crate::{
     api::types::{Flow, Flows},
     cli::output::{Cell, Table, Tone, duration},
@@ -35,10 +35,10 @@ pub fn render(now: &Flows, look: Look) -> String {
             Cell::maybe(service.as_ref().or(masquerade.as_ref())),
             Cell::maybe(server.as_ref()),
             Cell::from(client),
-            Cell::from(vip),
+            Cell::new(endpoint(protocol, *vip)),
         ];
         if look.wide {
-            row.extend([Cell::from(source), Cell::from(destination)]);
+            row.extend([Cell::from(source), Cell::new(endpoint(protocol, *destination))]);
         }
         row.extend([age_seconds, idle_seconds, expires_seconds].map(|&s| Cell::new(duration(s))));
         table.row(row);
@@ -108,19 +108,29 @@ tcp    syn          -        -       198.51.100.23:40001                        
     }
 
     #[test]
-    fn a_masqueraded_connection_is_shown_as_one() {
+    fn masqueraded_connections_have_their_rule_for_a_service() {
         let mut flows = testing::flows();
-        flows.flows.truncate(1);
-        let flow = &mut flows.flows[0];
+        flows.flows[1] = flows.flows[0].clone();
+        let flow = &mut flows.flows[1];
         (flow.service, flow.server) = (None, None);
         flow.masquerade = Some("192.168.1.0/24".into());
         flow.client = "192.168.1.10:40000".parse().unwrap();
         flow.vip = "198.51.100.10:443".parse().unwrap();
+        let ping = Flow {
+            protocol: "icmp".into(),
+            state: "icmp".into(),
+            client: "192.168.1.10:7".parse().unwrap(),
+            vip: "198.51.100.10:0".parse().unwrap(),
+            ..flow.clone()
+        };
+        flows.flows.push(ping);
         assert_eq!(
             render(&flows, Look::default()),
             "\
 PROTO  STATE        SERVICE                    SERVER  CLIENT              VIP                  AGE  IDLE  EXPIRES
+tcp    established  www                        web1    203.0.113.7:51234   147.75.78.116:80   3m12s    4s   23h59m
 tcp    established  masquerade 192.168.1.0/24  -       192.168.1.10:40000  198.51.100.10:443  3m12s    4s   23h59m
+icmp   icmp         masquerade 192.168.1.0/24  -       192.168.1.10:7      198.51.100.10      3m12s    4s   23h59m
 "
         );
     }

@@ -2,6 +2,7 @@
 
 mod drops;
 mod flows;
+mod nat;
 mod rates;
 mod servers;
 mod services;
@@ -15,15 +16,15 @@ use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use self::watch::Ask;
 use super::{
-    args::{DEFAULT_RUNTIME_DIR, interval, socket_in},
+    args::{DEFAULT_RUNTIME_DIR, address, interval, socket_in},
     concat_help,
     exit::Code,
     output,
 };
 use crate::api::{
-    client::flows_path,
-    router::{DEFAULT_FLOWS, FLOW_STATES, MAX_FLOWS},
-    types::FlowQuery,
+    client::{flows_path, nat_path},
+    router::{DEFAULT_FLOWS, FLOW_STATES, MAX_FLOWS, NAT_PROTOCOLS},
+    types::{FlowQuery, NatQuery},
 };
 
 /// Show what the running daemon sees.
@@ -40,6 +41,7 @@ use crate::api::{
   lbha show services --watch                  with rates, every second
   lbha show servers -o wide                   more columns
   lbha show flows --server web1 --limit 20    connections of one server
+  lbha show nat --source 192.168.1.10         what one host has open to the outside
   lbha show drops --all -o wide               every counter, and what it means
   lbha show status -o json | jq .ready
   lbha show -o json --watch=5 services >> services.jsonl"
@@ -65,6 +67,8 @@ pub enum Noun {
     /// Connections
     #[command(alias = "flow")]
     Flows(FlowsArgs),
+    #[command(alias = "masquerade")]
+    Nat(NatArgs),
     /// Why packets were dropped
     #[command(alias = "drop")]
     Drops(DropsArgs),
@@ -81,7 +85,7 @@ pub struct FlowsArgs {
     pub server: Option<String>,
 
     /// From this client only
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub client: Option<IpAddr>,
 
     /// In this state only
@@ -89,6 +93,43 @@ pub struct FlowsArgs {
     pub state: Option<String>,
 
     /// At most so many, up to 100000
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS as u32,
+          value_parser = clap::value_parser!(u32).range(1..=MAX_FLOWS as i64))]
+    pub limit: u32,
+}
+
+/// Masquerade: ports in use of each external address, sources, bindings
+///
+/// What is in use of an external address is what is used up first: the ports towards the busiest remote end, or those that
+/// are bound with endpoint-independent mapping. GROWTH is smoothed over the last sweeps, and EXHAUSTED IN says when no
+/// port is left if it goes on like that. Sources are those with more than 1 % of their quota, and the ten with the most
+/// connections.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  lbha show nat --limit 20                     usage, and the first bindings
+  lbha show nat --watch                        how fast are ports used up?
+  lbha show nat --source 192.168.1.10 -o wide  what one host has open, by which rule
+  lbha show nat --external 147.75.78.116 --protocol udp
+  lbha show nat --remote 2001:db8::53          who talks to that host?
+  lbha show nat -o json | jq '.externals[] | select(.percent > 80)'")]
+pub struct NatArgs {
+    /// Of this private host only
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub source: Option<IpAddr>,
+
+    /// With this external address only
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub external: Option<IpAddr>,
+
+    /// To or from this remote host only
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub remote: Option<IpAddr>,
+
+    /// Of this protocol only
+    #[arg(long, value_name = "PROTOCOL", value_parser = PossibleValuesParser::new(NAT_PROTOCOLS))]
+    pub protocol: Option<String>,
+
+    /// At most so many bindings, up to 100000
     #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS as u32,
           value_parser = clap::value_parser!(u32).range(1..=MAX_FLOWS as i64))]
     pub limit: u32,
@@ -171,6 +212,10 @@ pub fn show(args: ShowArgs) -> anyhow::Result<Code> {
                 let path = flows_path(&args.query());
                 ask.show("flows", &path, |now, _, look| flows::render(now, look)).await
             }
+            Noun::Nat(args) => {
+                let path = nat_path(&args.query());
+                ask.show("nat", &path, |now, _, look| nat::render(now, look)).await
+            }
             Noun::Drops(DropsArgs { all }) => {
                 ask.show("drops", "/v1/drops", |now, before, look| {
                     drops::render(now, before, look, all)
@@ -185,6 +230,13 @@ impl FlowsArgs {
     fn query(self) -> FlowQuery {
         let Self { service, server, client, state, limit } = self;
         FlowQuery { limit: Some(limit as usize), service, server, client, state }
+    }
+}
+
+impl NatArgs {
+    fn query(self) -> NatQuery {
+        let Self { source, external, remote, protocol, limit } = self;
+        NatQuery { limit: Some(limit as usize), source, external, remote, protocol }
     }
 }
 
@@ -244,5 +296,29 @@ mod tests {
         assert!(parse("lbha show flows --state open").unwrap_err().contains("established"));
         assert!(parse("lbha show flows --limit 100001").unwrap_err().contains("100001"));
         assert!(parse("lbha show flows --limit 0").unwrap_err().contains("1..=100000"));
+    }
+    #[test]
+    fn nat_takes_filters() {
+        let line = "lbha show nat --source fd00:1::10 --external 2001:db8::116 --remote 2001:db8::53 \
+                    --protocol udp --limit 5";
+        let Noun::Nat(args) = parse(line).unwrap().noun else { panic!() };
+        assert_eq!(
+            nat_path(&args.query()),
+            "/v1/nat?limit=5&source=fd00%3A1%3A%3A10&external=2001%3Adb8%3A%3A116\
+             &remote=2001%3Adb8%3A%3A53&protocol=udp"
+        );
+        for (line, message) in [
+            ("--source web1", "`web1` is not an IP address"),
+            ("--external 192.0.2.1:80", "`192.0.2.1` and a port: an address alone is expected"),
+            ("--remote [2001:db8::1]:53", "`2001:db8::1` and a port: an address alone is expected"),
+            ("--remote 192.168.1.0/24", "a network: an address alone is expected"),
+            ("--protocol sctp", "[possible values: tcp, udp, icmp]"),
+            ("--limit 0", "1..=100000"),
+        ] {
+            let error = parse(&format!("lbha show nat {line}")).unwrap_err();
+            assert!(error.contains(message), "{line}: {error}");
+        }
+        let line = "lbha show flows --client localhost";
+        assert!(parse(line).unwrap_err().contains("is not an IP address"));
     }
 }

@@ -26,6 +26,8 @@ pub fn render(now: &Status, before: Option<Before<'_, Status>>, look: Look) -> S
         half_open_table,
         flow_table_v6,
         half_open_table_v6,
+        masqueraded,
+        masqueraded_v6,
         services,
         servers,
     } = now;
@@ -39,7 +41,8 @@ pub fn render(now: &Status, before: Option<Before<'_, Status>>, look: Look) -> S
          pins       {}\n\
          services   {services}, with {servers} servers\n\
          flows      {}; IPv6: {}\n\
-         half-open  {}; IPv6: {}\n",
+         half-open  {}; IPv6: {}\n\
+         nat        {masqueraded} masqueraded connections; IPv6: {masqueraded_v6}\n",
         duration(*uptime_seconds),
         clean(version),
         clean(pins),
@@ -158,6 +161,7 @@ pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
 flows      12345 of 1000000 (1.2%); IPv6: 120 of 250000 (<0.1%)
 half-open  3 of 65536 (<0.1%); IPv6: 0 of 65536 (0.0%)
+nat        8123 masqueraded connections; IPv6: 12
 
 INTERFACE    SIDE     MODE      MTU  FORWARDED      BYTES  PASSED  DROPPED
 bond0        public   native   1500    1204311  870.4 MiB    8812        0
@@ -181,6 +185,7 @@ pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
 flows      12345 of 1000000 (1.2%); IPv6: 120 of 250000 (<0.1%)
 half-open  3 of 65536 (<0.1%); IPv6: 0 of 65536 (0.0%)
+nat        8123 masqueraded connections; IPv6: 12
 
 INTERFACE    SIDE     MODE     ATTACHED TO  MAC                VLANS  MULTI-BUFFER  IFINDEX  PROGRAM   MTU  FORWARDED      BYTES  PASSED  DROPPED
 bond0        public   native   bond0        0c:42:a1:00:00:01  -      yes                 4       71  1500    1204311  870.4 MiB    8812        0
@@ -206,6 +211,7 @@ pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
 flows      12345 of 1000000 (1.2%); IPv6: 120 of 250000 (<0.1%)
 half-open  3 of 65536 (<0.1%); IPv6: 0 of 65536 (0.0%)
+nat        8123 masqueraded connections; IPv6: 12
 
 INTERFACE    SIDE     MODE      MTU  FORWARDED      BYTES  PASSED  DROPPED   PPS  BIT/S  DROPS/S
 bond0        public   native   1500    1209311  875.2 MiB    8812        0  2.5k  20.0M        0
@@ -236,6 +242,7 @@ pins       /sys/fs/bpf/lbha/v1
 services   2, with 3 servers
 flows      \x1b[1;31m960000 of 1000000 (96.0%)\x1b[0m; IPv6: 120 of 250000 (<0.1%)
 half-open  0 of 0 (-); IPv6: 0 of 65536 (0.0%)
+nat        8123 masqueraded connections; IPv6: 12
 
 \x1b[33mwarning: a?[0mb\x1b[0m
 "

@@ -1,5 +1,9 @@
 //! Masquerades: what they mean, and how they go together.
 
+use std::time::Duration;
+
+use lbha_common::covers;
+
 use super::{accepts, from_text, good, refuses, warns};
 use crate::config::*;
 
@@ -311,6 +315,18 @@ fn the_largest_numbers_of_masquerades_and_sources_and_one_more() {
         report.diagnostics()[0].message,
         "too many sources over all masquerades: 4097 of at most 4096"
     );
+}
+
+#[test]
+fn the_timeouts_are_those_of_a_nat_unless_the_file_says_otherwise() {
+    covers!("RFC4787 REQ-5", "RFC4787 REQ-5c");
+    covers!("RFC5382 REQ-5", "RFC7857 2.1b", "RFC7857 2.2b");
+    let timeouts = accepts(&gateway("[[masquerade]]\nsource = \"10.0.0.0/8\"\n")).timeouts;
+    let minutes = |minutes| Duration::from_secs(60 * minutes);
+    assert!(timeouts.udp >= minutes(5) && timeouts.udp_unreplied >= minutes(2));
+    assert!(timeouts.tcp_established >= minutes(124));
+    let transitory = [timeouts.masquerade_tcp_opening, timeouts.masquerade_tcp_closing];
+    assert!(transitory.iter().chain([&timeouts.tcp_reset]).all(|timeout| *timeout >= minutes(4)));
 }
 
 #[test]

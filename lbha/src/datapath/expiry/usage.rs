@@ -27,6 +27,14 @@ pub struct External {
     pub bindings: u64,
 }
 
+impl External {
+    /// What is used up first: of one port for each connection to the same remote end, or one for each binding, the larger
+    /// number. Rules of both kinds may share an address.
+    pub fn used(&self) -> u64 {
+        self.bindings.max(self.busiest.map_or(0, |(_, count)| count.into()))
+    }
+}
+
 /// Connections of a masqueraded source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
