@@ -128,10 +128,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// On a network of both families with a host on the internet. The load balancer's kernel forwards, so that whatever
-    /// lbha leaves to it leaves with the address it has.
+    /// On a network of both families with a host on the internet.
     pub fn start(builder: Builder, config: &str) -> Result<Self> {
-        let topology = builder.dual_stack().internet().build()?;
+        Self::on(builder.dual_stack().internet().build()?, config)
+    }
+
+    /// On a network that has both families and the host on the internet. The load balancer's kernel forwards, so that
+    /// whatever lbha leaves to it leaves with the address it has.
+    pub fn on(topology: Topology, config: &str) -> Result<Self> {
         topology.lb.sysctl("net.ipv4.ip_forward", "1")?;
         topology.lb.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         let mut servers = Nginx::start_all(&topology, Access::Open)?;

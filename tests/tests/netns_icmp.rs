@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use lbha_tests::{
-    gateway::{self, CONFIG, FAMILIES, Family, Gateway},
+    gateway::{self, CONFIG, FAMILIES, Gateway},
     require_daemon, tcp,
     tools::{self, Probe},
     topology::*,
@@ -199,11 +199,10 @@ fn pings_outwards_are_shown_as_connections() {
     let gateway = Gateway::new().unwrap();
     for family in FAMILIES {
         tools::ping(&gateway.topology.web[0], family.internet, 1, &["-e", "77"]).unwrap();
-        let flows = gateway.lbha.flows("state=icmp").unwrap();
-        let of = |family: &Family| {
-            flows.iter().filter(|flow| flow.vip.ip() == family.internet).collect::<Vec<_>>()
-        };
-        let [flow] = of(&family)[..] else { panic!("{flows:?}") };
+        let flows = gateway.lbha.flows("").unwrap();
+        let to_it: Vec<_> = flows.iter().filter(|flow| flow.vip.ip() == family.internet).collect();
+        let [flow] = to_it[..] else { panic!("{flows:?}") };
+        assert_eq!((flow.protocol.as_str(), flow.state.as_str()), ("icmp", "icmp"));
         assert_eq!((flow.client.ip(), flow.client.port()), (family.web(0), 77));
         assert_eq!(flow.source.ip(), family.lb_public);
         assert_eq!(flow.masquerade.as_deref(), Some(family.network()));
