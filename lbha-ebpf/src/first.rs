@@ -74,8 +74,7 @@ pub fn decide<F: Family, const MULTI_BUFFER: bool>(
     if verdict != CONTINUE {
         return verdict;
     }
-    // SAFETY: what changes in a flow while it is read is whole words.
-    let flow = unsafe { &*(&raw const work.flow) };
+    let flow = &work.flow;
     if protocol == F::Addr::ICMP.proto {
         return forward_echo::<F, MULTI_BUFFER>(ctx, &packet, work.key.side.into(), flow, stats);
     }

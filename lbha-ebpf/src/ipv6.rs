@@ -76,6 +76,7 @@ pub fn headers(l3: usize, end: usize) -> Option<Headers> {
                 let offset = unsafe { load::<u16>(l4 + 2) } & OFFSET;
                 if offset != 0 {
                     // What follows is the middle of something.
+                    // SAFETY: in bounds, checked above.
                     let protocol = unsafe { load::<u8>(l4) };
                     return Some(Headers { l4: l4 + FRAGMENT_HEADER, protocol, fragment });
                 }

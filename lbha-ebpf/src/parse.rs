@@ -159,11 +159,11 @@ pub fn handed_over<F: Family>(ctx: &XdpContext, side: u32, packet: &mut Packet) 
     let (data, end) = (ctx.data(), ctx.data_end());
     let l3 = data + ETH_HEADER + tags * VLAN_TAG;
     // The second check does not imply the first, or LLVM would leave it out, and the verifier not know what it is told.
-    // SAFETY: in bounds, checked before.
-    if !within(data, ETH_HEADER + F::HEADER + UDP_HEADER, end)
-        || !within(l3, F::HEADER, end)
-        || unsafe { load::<u16>(l3 - 2) } != F::ETHERTYPE
-    {
+    if !within(data, ETH_HEADER + F::HEADER + UDP_HEADER, end) || !within(l3, F::HEADER, end) {
+        return false;
+    }
+    // SAFETY: in bounds, checked above.
+    if unsafe { load::<u16>(l3 - 2) } != F::ETHERTYPE {
         return false;
     }
     packet.data = data;

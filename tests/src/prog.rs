@@ -7,6 +7,7 @@
 mod net;
 mod network;
 mod outbound;
+mod provoke;
 
 use std::{
     collections::BTreeMap,
@@ -43,6 +44,7 @@ use crate::packet::{Frame, L4, Parsed, parse, tcp_flags::*, verify};
 pub use net::*;
 pub use network::*;
 pub use outbound::*;
+pub use provoke::*;
 
 /// XDP actions (`enum xdp_action` in `include/uapi/linux/bpf.h`).
 pub mod action {

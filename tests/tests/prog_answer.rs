@@ -168,7 +168,8 @@ fn what_is_too_big_is_answered_with_the_mtu() {
                 // RFC 8200 §5: every link carries 1280 bytes, whatever we have been told.
                 let told = if net.is_ipv4() { mtu } else { mtu.max(1280) };
                 for frame in [frame.clone(), frame.dont_fragment(false)] {
-                    answered(&mut prog, net, &frame, TOO_BIG, too_big(net), told.into());
+                    let verdict = (DropTooBig, AnswerTooBig);
+                    answered(&mut prog, net, &frame, verdict, too_big(net), told.into());
                 }
             }
         }

@@ -373,6 +373,10 @@ fn fault(prog: &Prog, side: u8, sent: &[u8], action: u32, out: &[u8]) -> Result<
         // The VIP's own answer to a ping.
         return Ok(());
     }
+    // Of identifier 0, nothing tells an answer from a request: it goes out as the one does.
+    if matches!(came.transport, Transport::Icmp { .. }) && before.1.port() == before.2.port() {
+        return Ok(());
+    }
     let expected = if packet.ip.is_ipv4() {
         translation(&prog.flows.v4, side, before)
     } else {
@@ -437,10 +441,10 @@ fn run(seed: u64, packets: usize, multi_buffer: bool) {
 
 #[test]
 fn whatever_comes_nothing_leaves_that_must_not() {
-    run(1, 50_000, false);
+    run(1, 100_000, false);
 }
 
 #[test]
 fn whatever_comes_nothing_leaves_that_must_not_in_the_multi_buffer_programs() {
-    run(2, 50_000, true);
+    run(2, 100_000, true);
 }

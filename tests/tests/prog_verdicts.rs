@@ -55,7 +55,7 @@ const ELSEWHERE: &[(Counter, &str, &str)] = &[
     (DropNoExternal, "prog_masquerade.rs", "dropped(DropNoExternal)"),
     (DropQuota, "prog_ports.rs", "refused(DropQuota)"),
     (DropIcmpNoFlow, "prog_icmp.rs", "dropped(DropIcmpNoFlow)"),
-    (DropIcmpChecksum, "prog_icmp.rs", "dropped(DropIcmpChecksum)"),
+    (DropIcmpChecksum, "prog_icmp_refused.rs", "dropped(DropIcmpChecksum)"),
     (DropPing, "prog_echo.rs", "DropPing)"),
     (DropFragmentAttack, "prog_fragment.rs", "dropped(DropFragmentAttack)"),
     (DropFragmentLimit, "prog_fragment.rs", "DropFragmentLimit.as_str()"),

@@ -12,8 +12,8 @@
 //!
 //! A dump of IPv6 routes may miss some that nobody touched: when a route is added the kernel starts over and skips as many
 //! as it has sent, and if others were removed meanwhile that is too many (fib6_dump_table in net/ipv6/ip6_fib.c; it does
-//! not set NLM_F_DUMP_INTR; seen on Linux 6.18). So when the events say that both happened, the tables are read a second
-//! time, and a route counts that is in either dump.
+//! not set NLM_F_DUMP_INTR; seen on Linux 6.18). So when the events say that both happened, the tables are read again,
+//! until nothing of the kind happens meanwhile, and a route counts that is in any of these dumps.
 //!
 //! The tables are dumped at the start, when events were lost (ENOBUFS), when routes may have gone silently
 //! ([`NetState::routes_may_change_silently`]) and when asked ([`Monitor::resync`]).
@@ -152,13 +152,21 @@ struct Worker {
     dump: Option<Dump>,
     /// The events to apply to it when it is done: without a gap, and from its start or earlier.
     log: Vec<Event>,
-    /// The routes of a finished dump that may have missed some; the one under way is the second.
-    torn: Option<Arc<RouteTable>>,
+    /// Dumps that may have missed routes; the one under way is for what they missed.
+    torn: Option<Torn>,
     /// The last event in the log whose silent changes this dump may have been too early for.
     again_from: Option<usize>,
     loss: Loss,
     /// Since a loss, until a dump that began after it is done.
     recovering: bool,
+}
+
+/// What dumps have found that may have missed routes.
+struct Torn {
+    routes: Arc<RouteTable>,
+    /// Events in the log before the dump under way began.
+    before: usize,
+    dumps: u32,
 }
 
 /// How far the loss of events has been dealt with.
@@ -264,10 +272,13 @@ impl Worker {
             Loss::Congested => return,
             Loss::Over => return self.start_dump(Vec::new()),
         }
-        if let Some(first) = self.torn.take() {
-            fresh.add_missing_routes(&first);
-        } else if tears(&self.log) {
-            self.torn = Some(fresh.routes);
+        let torn = self.torn.take();
+        let (before, dumps) = torn.as_ref().map_or((0, 1), |torn| (torn.before, torn.dumps + 1));
+        if let Some(torn) = torn {
+            fresh.add_missing_routes(&torn.routes);
+        }
+        if tears(self.log.get(before..).unwrap_or(&self.log)) && dumps < MAX_TORN_DUMPS {
+            self.torn = Some(Torn { routes: fresh.routes, before: self.log.len(), dumps });
             self.dump = Some(Box::pin(dump(self.requests.clone())));
             return;
         }
@@ -413,5 +424,7 @@ const DATAGRAM: usize = 64 << 10;
 const ONE_DATAGRAM: usize = 50;
 /// Datagrams between two publications: bounds what a flood can hold up.
 const READ_AT_ONCE: usize = 1024;
+/// Dumps in a row that are not believed while routes come and go.
+const MAX_TORN_DUMPS: u32 = 8;
 /// After a dump that failed.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -81,7 +81,7 @@ impl Outbound {
         for key in self.keys() {
             let mut entry = tables.flows.entries.get(&key, 0).expect("the connection is there");
             entry.last_seen = now() - ticks;
-            tables.flows.entries.insert(&key, entry, 0).expect("the entry is there");
+            tables.flows.entries.insert(key, entry, 0).expect("the entry is there");
         }
     }
 }
