@@ -119,7 +119,7 @@ impl Family {
 
 /// A running gateway. When it goes and a private address has shown on the public link, that is a panic.
 pub struct Gateway {
-    watch: LeakWatch,
+    _watch: LeakWatch,
     pub lbha: Lbha,
     /// On the web servers, and on the host on the internet.
     pub servers: Vec<Nginx>,
@@ -143,16 +143,11 @@ impl Gateway {
         let pass = Pass::on_peers(&topology)?;
         let watch = LeakWatch::start(&topology)?;
         let lbha = Lbha::start(&topology, config)?;
-        Ok(Self { watch, lbha, servers, _pass: pass, topology })
+        Ok(Self { _watch: watch, lbha, servers, _pass: pass, topology })
     }
 
     /// [`Gateway::start`] on the default network, with [`CONFIG`].
     pub fn new() -> Result<Self> {
         Self::start(Topology::builder(), CONFIG)
-    }
-
-    /// What has shown so far.
-    pub fn leaks(&self) -> crate::leak::Leaks {
-        self.watch.leaks()
     }
 }

@@ -1,7 +1,7 @@
 //! A program that passes every packet, for where a test needs one that is not the daemon's.
 
 use anyhow::{Context as _, Result};
-use aya::programs::XdpMode;
+use aya::programs::{XdpMode, links::FdLink};
 use lbha::datapath::{
     OBJECT,
     loader::{Programs, Sizes},
@@ -30,7 +30,8 @@ fn renamed() -> Vec<u8> {
     object
 }
 
-/// lbha's own object with empty tables, natively on interfaces, without a pin; it goes with the value.
+/// lbha's own object with empty tables, natively on interfaces. It goes with the value; a process that leaves the value behind
+/// leaves the program there too.
 pub struct Pass {
     _programs: Programs,
     // After the programs: fields drop in order.
@@ -45,16 +46,18 @@ impl Pass {
     /// One program on several interfaces.
     pub fn attach_all(places: &[(&Netns, &str)]) -> Result<Self> {
         let dir = ScratchDir::new("pass")?;
-        let pins = Pins::open(&dir.mount_bpffs()?)?;
+        let bpffs = dir.mount_bpffs()?;
+        let pins = Pins::open(&bpffs)?;
         let sizes = Sizes { max_connections: 1024, max_connections_v6: 1024, max_half_open: 1024 };
         let mut programs = Programs::load(&renamed(), &pins, sizes, 0)?;
         let program = programs.named(NAME)?;
-        for (namespace, device) in places {
-            namespace.run_in(|| {
+        for (number, (namespace, device)) in places.iter().enumerate() {
+            let link = namespace.run_in(|| {
                 let index = if_nametoindex(*device).with_context(|| format!("find {device}"))?;
-                program.attach_to_if_index(index, XdpMode::Driver)?;
-                anyhow::Ok(())
+                let id = program.attach_to_if_index(index, XdpMode::Driver)?;
+                anyhow::Ok(FdLink::try_from(program.take_link(id)?)?)
             })?;
+            link.pin(bpffs.join(format!("link{number}")))?;
         }
         Ok(Self { _programs: programs, _dir: dir })
     }

@@ -12,6 +12,7 @@ use lbha_tests::{
     http, is_root,
     netns::Netns,
     nginx::{Access, Nginx},
+    pass::Pass,
     scratch::{self, Kept},
     signals::Interrupt,
     topology::{SERVICE, Topology},
@@ -106,6 +107,7 @@ fn clean() -> Result<()> {
 struct Cluster {
     lbha: Lbha,
     _servers: Vec<Nginx>,
+    _pass: Pass,
     topology: Topology,
 }
 
@@ -126,8 +128,9 @@ fn show(keep: bool) -> Result<()> {
     screen.title("lbha starts with this file");
     screen.text(CONFIG);
     interrupt.check()?;
+    let pass = Pass::on_peers(&topology)?;
     let lbha = Lbha::start(&topology, CONFIG)?;
-    let cluster = Cluster { lbha, _servers: servers, topology };
+    let cluster = Cluster { lbha, _servers: servers, _pass: pass, topology };
 
     let tallies = requests(&cluster, &screen, &interrupt)?;
     let outwards = ask_the_internet(&cluster, &screen, &interrupt);
@@ -257,7 +260,10 @@ fn leave_running(cluster: Cluster, screen: &Screen) -> Result<()> {
     let enter = |name: &str| format!("nsenter --net=/run/netns/{name}");
     screen.title("Try");
     let client = enter(cluster.topology.client.name());
-    screen.line(&format!("{client} curl -i http://{}/", SERVICE.ip()));
+    for family in &FAMILIES {
+        screen.line(&format!("{client} curl -i {}", Family::url(family.elastic)));
+    }
+    screen.line(&format!("{client} ping -c 3 {}", SERVICE.ip()));
     let web1 = enter(cluster.topology.web[0].name());
     for family in &FAMILIES {
         screen.line(&format!("{web1} curl -i {}", Family::url(family.internet)));
