@@ -71,6 +71,10 @@ pub fn headers(l3: usize, end: usize) -> Option<Headers> {
                 if !within(l4, FRAGMENT_HEADER, end) {
                     return None;
                 }
+                // One is all that a sender writes; behind a second the first might be taken for the whole.
+                if fragment != 0 {
+                    return None;
+                }
                 fragment = l4;
                 // SAFETY: in bounds, checked above.
                 let offset = unsafe { load::<u16>(l4 + 2) } & OFFSET;

@@ -321,7 +321,7 @@ fn the_largest_numbers_of_masquerades_and_sources_and_one_more() {
 fn the_timeouts_are_those_of_a_nat_unless_the_file_says_otherwise() {
     covers!("RFC4787 REQ-5", "RFC4787 REQ-5c", "RFC5382 REQ-5", "RFC7857 2.1b", "RFC7857 2.2b");
     let timeouts = accepts(&gateway("[[masquerade]]\nsource = \"10.0.0.0/8\"\n")).timeouts;
-    let minutes = |minutes| Duration::from_secs(60 * minutes);
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     assert!(timeouts.udp >= minutes(5) && timeouts.udp_unreplied >= minutes(2));
     assert!(timeouts.tcp_established >= minutes(124));
     let transitory = [timeouts.masquerade_tcp_opening, timeouts.masquerade_tcp_closing];
