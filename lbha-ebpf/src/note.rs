@@ -87,9 +87,8 @@ fn note<F: Family, const MULTI_BUFFER: bool>(
         }
         F::store_id(id, work.datagram.id);
     }
-    // SAFETY: what changes in a flow while it is read is whole words.
-    let flow = unsafe { &*(&raw const work.flow) };
-    forward::<F, MULTI_BUFFER>(ctx, &packet, work.key.proto, work.key.side.into(), flow, stats)
+    let (protocol, side) = (work.key.proto, work.key.side.into());
+    forward::<F, MULTI_BUFFER>(ctx, &packet, protocol, side, &work.flow, stats)
 }
 
 /// Notes the verdict. If the datagram gets another identification, the workspace has it then, and the change of the IP
