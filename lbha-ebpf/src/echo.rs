@@ -58,26 +58,36 @@ pub fn echo<F: Family, const MULTI_BUFFER: bool>(
         let flow = unsafe { &*flow };
         return forward_echo::<F, MULTI_BUFFER>(ctx, packet, side.into(), flow, stats);
     }
+    if asks && family::address::<F>(key.daddr) & address::VIP != 0 {
+        return ping::<F, MULTI_BUFFER>(ctx, packet);
+    }
+    let verdict = unknown_echo::<F>(work, asks);
+    if verdict != CONTINUE {
+        return verdict;
+    }
+    let fault = fault::<F, MULTI_BUFFER>(ctx, packet, proto);
+    work.describe(now, packet, fault);
+    hand_to(F::FIRST_TAIL)
+}
+
+/// The verdict on an echo that is part of no connection, but for a whole one to a VIP; `CONTINUE` when it may begin one.
+#[inline(never)]
+pub fn unknown_echo<F: Family>(work: &Work<F::Addr>, asks: bool) -> Verdict {
+    let key = &work.key;
     if !asks {
-        return if masquerade::leaves::<F>(&key.saddr, &key.daddr, side) {
+        return if masquerade::leaves::<F>(&key.saddr, &key.daddr, key.side) {
             stop(Counter::DropNoFlow)
         } else {
             stop(Counter::PassIcmp)
         };
     }
-    let what = family::address::<F>(key.daddr);
-    if what & address::VIP != 0 {
-        return ping::<F, MULTI_BUFFER>(ctx, packet);
-    }
-    if what & address::LOCAL != 0
-        || side != server_side()
+    if family::address::<F>(key.daddr) & (address::LOCAL | address::VIP) != 0
+        || key.side != server_side()
         || family::rule_of::<F>(key.saddr).is_none()
     {
         return stop(Counter::PassIcmp);
     }
-    let fault = fault::<F, MULTI_BUFFER>(ctx, packet, proto);
-    work.describe(now, packet, fault);
-    hand_to(F::FIRST_TAIL)
+    CONTINUE
 }
 
 /// [`crate::forward::forward`] for an echo: it has an identifier for ports, and its checksum elsewhere.

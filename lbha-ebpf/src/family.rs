@@ -154,10 +154,6 @@ pub trait Family: Sized + 'static {
     /// Whether the IP header, which ends at `l4` if there is nothing behind it, is as its sender left it.
     fn header_holds(l3: usize, l4: usize) -> bool;
 
-    /// The addresses of a packet whose IP header is in bounds.
-    fn source(l3: usize) -> Self::Addr;
-    fn destination(l3: usize) -> Self::Addr;
-
     /// Whether packets to an address never leave their link, or are for many hosts: never ours to translate.
     fn is_scoped(addr: Self::Addr) -> bool;
 
@@ -340,16 +336,6 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn source(l3: usize) -> Be32 {
-        ipv4::source(l3)
-    }
-
-    #[inline(always)]
-    fn destination(l3: usize) -> Be32 {
-        ipv4::destination(l3)
-    }
-
-    #[inline(always)]
     fn is_scoped(addr: Be32) -> bool {
         ipv4::is_scoped(addr)
     }
@@ -471,16 +457,6 @@ impl Family for V6 {
     #[inline(always)]
     fn header_holds(_l3: usize, _l4: usize) -> bool {
         true
-    }
-
-    #[inline(always)]
-    fn source(l3: usize) -> Be128 {
-        ipv6::source(l3)
-    }
-
-    #[inline(always)]
-    fn destination(l3: usize) -> Be128 {
-        ipv6::destination(l3)
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lbha_common::{
-    addr::Be16,
+    addr::{Addr, Be16},
     counter::Counter,
     flow::side,
     fragment::{Fragment, FragmentKey, HeldHeader, MAX_HELD, fate},
@@ -27,6 +27,7 @@ use crate::{
     access::{load, within},
     clock,
     datapath::{fault, finish, known},
+    echo::unknown_echo,
     family::{self, FRAGMENT_ID, Family},
     forward::{account, deliver},
     maps::{HELD, INTERFACE_STATS, INTERFACES, SCRATCH},
@@ -88,8 +89,7 @@ fn decide<F: Family, const MULTI_BUFFER: bool>(
     if !within(packet.l3, F::HEADER, packet.end) {
         return stop(Counter::PassMalformed);
     }
-    work.key.saddr = F::source(packet.l3);
-    work.key.daddr = F::destination(packet.l3);
+    (work.key.saddr, work.key.daddr) = family::addresses::<F>(packet.l3);
     work.key.side = side as u8;
     work.key._pad = 0;
     if work.datagram.part.offset == 0 {
@@ -110,11 +110,10 @@ fn first<F: Family, const MULTI_BUFFER: bool>(
     work.key.sport = Be16::default();
     work.key.dport = Be16::default();
     let now = clock::now();
-    let key = work.key;
-    work.begin(&key, now, packet, CONTINUE);
+    work.describe(now, packet, CONTINUE);
     work.fragment = 1;
-    if !has_ports(protocol) {
-        return decided::<F>(work, without_ports::<F>(work));
+    if !is_tracked::<F>(protocol) {
+        return decided::<F>(work, not_tracked::<F>(work));
     }
     let header = if protocol == proto::TCP { tcp::HEADER } else { UDP_HEADER };
     let needed = packet.l4 - packet.l3 + header;
@@ -125,10 +124,23 @@ fn first<F: Family, const MULTI_BUFFER: bool>(
     if !within(packet.l4, header, packet.end) {
         return decided::<F>(work, refused::<F>(work, Counter::DropMalformed));
     }
-    // SAFETY: in bounds, checked above.
-    unsafe {
-        work.key.sport = Be16::from_raw(load(packet.l4));
-        work.key.dport = Be16::from_raw(load(packet.l4 + 2));
+    let mut begins = CONTINUE;
+    if protocol == F::Addr::ICMP.proto {
+        // SAFETY: in bounds, checked above.
+        let (kind, identifier) = unsafe { (load::<u8>(packet.l4), load::<u16>(packet.l4 + 4)) };
+        if !F::Addr::ICMP.is_echo(kind) {
+            return decided::<F>(work, not_tracked::<F>(work));
+        }
+        let asks = kind == F::Addr::ICMP.echo_request;
+        let end = if asks { &mut work.key.sport } else { &mut work.key.dport };
+        *end = Be16::from_raw(identifier);
+        begins = unknown_echo::<F>(work, asks);
+    } else {
+        // SAFETY: in bounds, checked above.
+        unsafe {
+            work.key.sport = Be16::from_raw(load(packet.l4));
+            work.key.dport = Be16::from_raw(load(packet.l4 + 2));
+        }
     }
     packet.tcp_flags = 0;
     if protocol == proto::TCP {
@@ -146,6 +158,7 @@ fn first<F: Family, const MULTI_BUFFER: bool>(
             work.flow = unsafe { *flow };
             decided::<F>(work, work.fault)
         }
+        None if begins != CONTINUE => decided::<F>(work, begins),
         None => hand_to(F::FIRST_TAIL),
     }
 }
@@ -188,8 +201,8 @@ fn later<F: Family, const MULTI_BUFFER: bool>(
             is_new = true;
         }
     }
-    if F::FRAGMENTS_BY_PROTOCOL && !has_ports(protocol) {
-        return without_ports::<F>(work);
+    if F::FRAGMENTS_BY_PROTOCOL && !is_tracked::<F>(protocol) {
+        return not_tracked::<F>(work);
     }
     if !concerns::<F>(work) {
         return stop(Counter::PassFragment);
@@ -319,14 +332,15 @@ pub fn datagram_key<F: Family>(work: &Work<F::Addr>) -> FragmentKey<F::Addr> {
     }
 }
 
+/// Whether there are connections of a protocol.
 #[inline(always)]
-const fn has_ports(protocol: u8) -> bool {
-    protocol == proto::TCP || protocol == proto::UDP
+fn is_tracked<F: Family>(protocol: u8) -> bool {
+    protocol == proto::TCP || protocol == proto::UDP || protocol == F::Addr::ICMP.proto
 }
 
-/// The verdict on a fragment of a protocol without ports: what leaves a masqueraded source must not go untranslated.
+/// The verdict on a fragment of what has no connections: what leaves a masqueraded source must not go untranslated.
 #[inline(always)]
-fn without_ports<F: Family>(work: &Work<F::Addr>) -> Verdict {
+fn not_tracked<F: Family>(work: &Work<F::Addr>) -> Verdict {
     if leaves::<F>(&work.key.saddr, &work.key.daddr, work.key.side) {
         stop(Counter::DropProtocol)
     } else {

@@ -21,6 +21,7 @@ use crate::{
     access::{load, within},
     atomic,
     datapath::finish,
+    echo::forward_echo,
     family::{FRAGMENT_ID, Family},
     first::locate,
     forward::forward,
@@ -87,8 +88,12 @@ fn note<F: Family, const MULTI_BUFFER: bool>(
         }
         F::store_id(id, work.datagram.id);
     }
-    let (protocol, side) = (work.key.proto, work.key.side.into());
-    forward::<F, MULTI_BUFFER>(ctx, &packet, protocol, side, &work.flow, stats)
+    let flow = &work.flow;
+    let (protocol, side) = (work.key.proto, u32::from(work.key.side));
+    if protocol == F::Addr::ICMP.proto {
+        return forward_echo::<F, MULTI_BUFFER>(ctx, &packet, side, flow, stats);
+    }
+    forward::<F, MULTI_BUFFER>(ctx, &packet, protocol, side, flow, stats)
 }
 
 /// Notes the verdict. If the datagram gets another identification, the workspace has it then, and the change of the IP
