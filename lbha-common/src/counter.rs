@@ -148,6 +148,8 @@ counters! {
     ForwardIcmpError = 43, Forward, "icmp_error";
     /// A program that a packet is handed to is missing, or could not work on it.
     DropInternal = 44, Drop, "internal";
+    /// A fragment that was held, and the first of its datagram has not come in time.
+    DropFragmentExpired = 45, Drop, "fragment_expired";
 
     /// Echo reply in the name of a VIP. The request has no verdict beside.
     AnswerEcho = 48, Answer, "echo_reply";

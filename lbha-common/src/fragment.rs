@@ -116,6 +116,24 @@ pub struct HeldHeader {
     pub key: FragmentKey6,
 }
 
+impl HeldHeader {
+    /// A record's header, and the frame behind it; `None` for what another version's program wrote.
+    pub fn split(record: &[u8]) -> Option<(Self, &[u8])> {
+        let (header, frame) = record.split_at_checked(size_of::<Self>())?;
+        let word =
+            |at: usize| header.get(at * 4..at * 4 + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        let addr = |at: usize| {
+            Some(Be128::from_raw([word(at)?, word(at + 1)?, word(at + 2)?, word(at + 3)?]))
+        };
+        let [proto, side, ..] = word(11)?.to_ne_bytes();
+        let key =
+            FragmentKey { saddr: addr(2)?, daddr: addr(6)?, id: word(10)?, proto, side, _pad: 0 };
+        let header = Self { length: word(0)?, family: word(1)?, key };
+        // The ring pads records.
+        Some((header, frame.get(..header.length as usize)?))
+    }
+}
+
 /// The largest frame that can be held.
 pub const MAX_HELD: usize = 16_384;
 
@@ -147,6 +165,28 @@ mod tests {
         let tcp = |offset| Part { offset, length: 64, more: 1 }.is_sound(proto::TCP, 65_515);
         assert!(tcp(0) && tcp(24));
         assert!(!tcp(8) && !tcp(16));
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let key = FragmentKey6 {
+            saddr: Be128::from_raw([1, 2, 3, 4]),
+            daddr: Be128::from_raw([5, 6, 7, 8]),
+            id: 9,
+            proto: 17,
+            side: 1,
+            _pad: 0,
+        };
+        let words = [5, 4, 1, 2, 3, 4, 5, 6, 7, 8, 9, u32::from_ne_bytes([17, 1, 0, 0])];
+        let mut record = [0; 56];
+        for (bytes, word) in record.chunks_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        record[48..53].copy_from_slice(b"frame");
+        let header = HeldHeader { length: 5, family: 4, key };
+        assert_eq!(HeldHeader::split(&record), Some((header, &b"frame"[..])));
+        assert_eq!(HeldHeader::split(&record[..52]), None, "cut off");
+        assert_eq!(HeldHeader::split(&record[..47]), None);
     }
 
     #[test]

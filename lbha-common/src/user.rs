@@ -30,7 +30,7 @@ macro_rules! pod_of_either_family {
     };
 }
 
-pod!(Be128, Be32, BackendStats, Counted, Event, Interface, InterfaceStats, Service, Settings);
+pod!(Be128, Be32, BackendStats, Counted, Event, Interface, InterfaceStats, Service, Settings,);
 pod_of_either_family!(
     Backend,
     Binding,

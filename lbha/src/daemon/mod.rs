@@ -5,6 +5,7 @@
 
 mod attach;
 mod forecast;
+mod fragments;
 mod left;
 mod logging;
 mod nat;
@@ -52,6 +53,7 @@ use crate::{
 pub use left::Left;
 pub use logging::{LogFormat, init as init_logging};
 
+use fragments::Fragments;
 use reconcile::{Outcome, Reconciler};
 use refusals::Refusals;
 use shared::Shared;
@@ -133,6 +135,7 @@ impl Daemon {
         );
 
         let mut events = ring::events(pins.root())?;
+        let mut fragments = Fragments::open(pins.root(), daemon.shared.clone())?;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let api = tokio::spawn(server.serve(daemon.shared.clone(), async move {
             let _ = stopped.await;
@@ -154,8 +157,14 @@ impl Daemon {
                 }
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
-                    daemon.waiting_for_neighbours(ready.get_inner_mut()).await;
+                    let events = read_events(ready.get_inner_mut());
                     ready.clear_ready();
+                    fragments.first_came(&mut daemon.programs, &events);
+                    daemon.waiting_for_neighbours(&events).await;
+                }
+                waited = fragments.wait() => {
+                    waited?;
+                    fragments.work(&mut daemon.programs);
                 }
                 _ = terminate.recv() => break Ok("SIGTERM"),
                 _ = interrupt.recv() => break Ok("SIGINT"),
@@ -321,12 +330,12 @@ impl Daemon {
     }
 
     /// Connections wait for neighbours on directly connected networks: have the kernel resolve them.
-    async fn waiting_for_neighbours(&mut self, ring: &mut RingBuf<MapData>) {
-        let state = self.states.borrow().clone();
-        let mut asked = BTreeSet::new();
-        while let Some(event) = ring::next_event(ring) {
-            asked.extend(neighbour_asked_for(&event));
+    async fn waiting_for_neighbours(&mut self, events: &[Event]) {
+        let asked: BTreeSet<_> = events.iter().filter_map(neighbour_asked_for).collect();
+        if asked.is_empty() {
+            return;
         }
+        let state = self.states.borrow().clone();
         // A scan of a whole network asks for all of it; the kernel's own table is bounded too.
         for addr in asked.into_iter().take(MAX_RESOLVE_AT_ONCE) {
             let Some(device) = crate::plan::on_link_device(&state, &self.ports, addr) else {
@@ -337,6 +346,10 @@ impl Daemon {
             }
         }
     }
+}
+
+fn read_events(ring: &mut RingBuf<MapData>) -> Vec<Event> {
+    std::iter::from_fn(|| ring::next_event(ring)).collect()
 }
 
 fn neighbour_asked_for(event: &Event) -> Option<IpAddr> {

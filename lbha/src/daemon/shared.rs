@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::MapError;
-use lbha_common::{counter::Counter, flow::side};
+use lbha_common::{counter::Counter, flow::side, stats::InterfaceStats};
 
 use super::{Options, forecast::Trends, reconcile::List, refusals::Refused, timeouts};
 use crate::{
@@ -32,6 +32,8 @@ pub struct Shared {
     pub(super) config_file: Option<PathBuf>,
     pub(super) timeouts: Timeouts,
     pub(super) counters: Counters,
+    /// What the controller itself has dropped, by side.
+    dropped: [Mutex<InterfaceStats>; side::COUNT],
     state: Mutex<State>,
 }
 
@@ -81,6 +83,13 @@ pub(super) struct Masquerade {
     pub name: String,
 }
 
+/// The interface of a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedTo {
+    pub ifindex: u32,
+    pub multi_buffer: bool,
+}
+
 impl Backend {
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.key.address, self.key.port)
@@ -95,6 +104,7 @@ impl Shared {
             config_file: options.config_file.clone(),
             timeouts: timeouts(&options.config),
             counters: Counters::open(root)?,
+            dropped: Default::default(),
             state: Mutex::default(),
         })
     }
@@ -111,6 +121,13 @@ impl Shared {
             state.ports.push(("private", ports.private.clone()));
         }
         state.attached = attached;
+    }
+
+    /// Where a side's packets come in, and go out.
+    pub fn attached_to(&self, on: u8) -> Option<AttachedTo> {
+        let state = self.lock();
+        let attached = state.attached.iter().find(|attached| attached.target.side == on)?;
+        Some(AttachedTo { ifindex: attached.target.ifindex, multi_buffer: attached.multi_buffer })
     }
 
     /// What keeps the daemon from being ready. Gives whether that is news.
@@ -146,6 +163,19 @@ impl Shared {
             refused.no_external_address += count(Counter::DropNoExternal);
         }
         refused
+    }
+
+    /// Counts packets that the controller has dropped, beside those that the program has.
+    pub fn count_dropped(&self, on: u8, reason: Counter, packets: u64) {
+        let of_side = &self.dropped[usize::from(on) % side::COUNT];
+        let mut stats = of_side.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.packets[reason as usize] += packets;
+    }
+
+    /// Adds what the controller has dropped to what the program has counted.
+    pub(super) fn add_dropped(&self, on: u8, stats: &mut InterfaceStats) {
+        let of_side = &self.dropped[usize::from(on) % side::COUNT];
+        stats.add(&of_side.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub fn set_plan(&self, config: &Config, plan: &Plan, applier: &Applier) {

@@ -232,10 +232,12 @@ impl Shared {
 
     pub(super) fn interface_stats(&self, side_name: &str) -> InterfaceStats {
         let on = if side_name == "public" { side::PUBLIC } else { side::PRIVATE };
-        self.counters.interface(on).unwrap_or_else(|error| {
+        let mut stats = self.counters.interface(on).unwrap_or_else(|error| {
             warn!(%error, "cannot read the counters");
             InterfaceStats::default()
-        })
+        });
+        self.add_dropped(on, &mut stats);
+        stats
     }
 
     fn traffic(&self, state: &State, index: u16) -> types::Traffic {

@@ -7,7 +7,7 @@ use aya::{
     maps::{MapData, MapError, RingBuf},
 };
 use aya_log::EbpfLogger;
-use lbha_common::{addr::Be128, event::Event};
+use lbha_common::{addr::Be128, event::Event, fragment::HeldHeader};
 use tokio::io::unix::AsyncFd;
 
 use super::tables;
@@ -24,7 +24,15 @@ pub enum RingError {
 
 /// The program's events. Must be called within a tokio runtime.
 pub fn events(root: &Path) -> Result<AsyncFd<RingBuf<MapData>>, RingError> {
-    let ring = tables::events(root)?;
+    waiting(tables::events(root)?)
+}
+
+/// Fragments to be held. Must be called within a tokio runtime.
+pub fn held(root: &Path) -> Result<AsyncFd<RingBuf<MapData>>, RingError> {
+    waiting(tables::held(root)?)
+}
+
+fn waiting(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, RingError> {
     // SAFETY: the map's descriptor is never replaced, and closed only when the `AsyncFd` drops it.
     unsafe { AsyncFd::register(ring) }.map_err(|error| error.into_parts().1.into())
 }
@@ -53,6 +61,16 @@ pub fn next_event(ring: &mut RingBuf<MapData>) -> Option<Event> {
                 family: u32::from_ne_bytes(family),
                 addr: Be128::from_raw([a, b, c, d].map(u32::from_ne_bytes)),
             });
+        }
+    }
+}
+
+/// The next fragment in the ring, and its frame. Records that can't be read, from another version's program, are skipped.
+pub fn next_held(ring: &mut RingBuf<MapData>) -> Option<(HeldHeader, Vec<u8>)> {
+    loop {
+        let item = ring.next()?;
+        if let Some((header, frame)) = HeldHeader::split(&item) {
+            return Some((header, frame.to_vec()));
         }
     }
 }

@@ -8,8 +8,9 @@ use aya::maps::{
 };
 use lbha_common::{
     addr::{Be32, Be128},
+    event,
     flow::{Flow, FlowKey},
-    fragment::{Fragment, FragmentKey},
+    fragment::{Fragment, FragmentKey, FragmentKey6},
     masquerade::{Binding, BindingKey, Counted, Rule},
     nexthop::{Interface, NextHop},
     service::{Backend, Service, ServiceKey, Settings},
@@ -74,6 +75,12 @@ pub struct CommonTables {
     pub interfaces: Array<MapData, Interface>,
     pub settings: Array<MapData, Settings>,
     pub backend_stats: PerCpuArray<MapData, BackendStats>,
+}
+
+/// What became of the first fragments of datagrams, by family.
+pub struct Notes {
+    v4: HashMap<MapData, FragmentKey<Be32>, Fragment<Be32>>,
+    v6: HashMap<MapData, FragmentKey<Be128>, Fragment<Be128>>,
 }
 
 /// What the controller reads.
@@ -171,6 +178,34 @@ impl CommonTables {
     }
 }
 
+impl Notes {
+    /// Opens the pins below the directory of a layout version.
+    pub fn open(root: &Path) -> Result<Self, MapError> {
+        Ok(Self {
+            v4: open_of::<Be32>(root, "FRAGMENTS")?.try_into()?,
+            v6: open_of::<Be128>(root, "FRAGMENTS")?.try_into()?,
+        })
+    }
+
+    /// One of [`lbha_common::fragment::fate`], for a datagram of [`lbha_common::event::family`]; `None` when nothing is
+    /// known.
+    pub fn fate(&self, family: u32, key: &FragmentKey6) -> Result<Option<u8>, MapError> {
+        let fate = if family == event::family::IPV4 {
+            let addr = |addr: Be128| Be32::from_raw(addr.raw()[0]);
+            let FragmentKey { saddr, daddr, id, proto, side, _pad } = *key;
+            let key = FragmentKey { saddr: addr(saddr), daddr: addr(daddr), id, proto, side, _pad };
+            self.v4.get(&key, 0).map(|note| note.fate)
+        } else {
+            self.v6.get(key, 0).map(|note| note.fate)
+        };
+        match fate {
+            Ok(fate) => Ok(Some(fate)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl Counters {
     /// Opens the pins below the directory of a layout version.
     pub fn open(root: &Path) -> Result<Self, MapError> {
@@ -179,6 +214,11 @@ impl Counters {
             backends: open(root, "BACKEND_STATS")?.try_into()?,
         })
     }
+}
+
+/// Opens the ring of held fragments.
+pub fn held(root: &Path) -> Result<RingBuf<MapData>, MapError> {
+    open(root, "HELD")?.try_into()
 }
 
 /// Opens the ring of events.

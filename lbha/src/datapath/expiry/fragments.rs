@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, io, time::Duration};
 
-use lbha_common::fragment::{Fragment, FragmentKey};
+use lbha_common::fragment::{Fragment, FragmentKey, fate};
 
 use super::has_passed;
 use crate::datapath::{apply::FamilyInUse, batch::Walk, family::Family, tables::Table};
@@ -25,7 +25,7 @@ pub fn sweep<A: Family>(
         for (key, fragment) in batch {
             if has_passed(TIMEOUT, fragment.created, now) {
                 ended.push(*key);
-            } else {
+            } else if fragment.fate == fate::FORWARD {
                 in_use.hops.insert(fragment.next_hop);
                 owners.insert(fragment.backend);
             }
