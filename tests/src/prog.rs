@@ -4,6 +4,7 @@
 //! network, and [`gateway`] the same with its servers masqueraded ([`network`]). Every [`Prog`] has pins of its own, so
 //! tests run side by side.
 
+pub mod datagrams;
 mod net;
 mod network;
 mod outbound;

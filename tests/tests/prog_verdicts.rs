@@ -74,10 +74,13 @@ const ELSEWHERE: &[(Counter, &str, &str)] = &[
 ];
 
 /// What no packet provokes from here, and why.
-const UNREACHABLE: &[(Counter, &str)] = &[(
-    DropHalfOpen,
-    "an LRU map always finds an entry to evict; an insertion fails only when two CPUs meet in the same bucket",
-)];
+const UNREACHABLE: &[(Counter, &str)] = &[
+    (
+        DropHalfOpen,
+        "an LRU map always finds an entry to evict; an insertion fails only when two CPUs meet in the same bucket",
+    ),
+    (DropFragmentExpired, "the controller counts it, of fragments that it held"),
+];
 
 #[test]
 fn every_verdict_is_provoked_by_a_packet() {
