@@ -12,7 +12,7 @@ use lbha_common::{
     addr::{Be16, Be32, Be128},
     counter::Counter,
     flow::{FlowKey, side},
-    fragment::{Fragment4, FragmentKey4},
+    fragment::{Fragment4, FragmentKey4, fate},
     masquerade::{Binding, BindingKey, Counted, end},
 };
 use lbha_tests::{
@@ -132,13 +132,13 @@ fn a_source_gets_its_share_back_when_connections_end() {
     let mut prog = Prog::with(&desired);
     let sent = [4000, 4001].map(|port| (port, open::<Be32>(&mut prog, port)));
     let third = Frame::syn(at(WEB[0], 4002), remote());
-    prog.private(third.clone()).dropped(Counter::DropQuota);
+    prog.private(third.clone()).refused(Counter::DropQuota);
     prog.sweep(&SHORT, 1);
-    prog.private(third.clone()).dropped(Counter::DropQuota);
+    prog.private(third.clone()).refused(Counter::DropQuota);
     keys::<Be32>(sent[0].0, &sent[0].1).iter().for_each(|key| age(&mut prog, key));
     prog.sweep(&SHORT, 2);
     prog.private(third).forwarded();
-    prog.private(Frame::syn(at(WEB[0], 4003), remote())).dropped(Counter::DropQuota);
+    prog.private(Frame::syn(at(WEB[0], 4003), remote())).refused(Counter::DropQuota);
     prog.private(Frame::syn(at(WEB[1], 4003), remote())).forwarded();
 }
 
@@ -387,8 +387,8 @@ fn fragments_hold_what_they_use_until_none_can_be_under_way() {
     };
     for (id, created) in [(1, now()), (2, now() - 100)] {
         let hop = id as u16;
-        let fragment =
-            Fragment4 { next_hop: hop, backend: 10 + hop, created, ..Fragment4::default() };
+        let note = Fragment4 { fate: fate::FORWARD, created, ..Fragment4::default() };
+        let fragment = Fragment4 { next_hop: hop, backend: 10 + hop, ..note };
         prog.flows.v4.fragments.entries.insert(key(id), fragment, 0).unwrap();
     }
     let in_use = prog.sweep(&SHORT, 1).in_use;
