@@ -19,12 +19,15 @@ use tokio::io::unix::AsyncFd;
 use tracing::debug;
 
 use super::{shared::Shared, sleep_until};
-use crate::datapath::{
-    held::{Datagram, Held, Source},
-    inject::{self, Sender, Verdict},
-    loader::Programs,
-    ring,
-    tables::Notes,
+use crate::{
+    datapath::{
+        held::{Datagram, Held, Source},
+        inject::{self, Verdict},
+        loader::Programs,
+        ring,
+        tables::Notes,
+    },
+    net::FrameSender,
 };
 
 /// Fragments read at once.
@@ -38,7 +41,7 @@ pub struct Fragments {
     ring: AsyncFd<RingBuf<MapData>>,
     notes: Notes,
     held: Held,
-    sender: Sender,
+    sender: FrameSender,
     shared: Arc<Shared>,
     /// Read, and not looked at yet.
     arrived: Vec<(Datagram, Vec<u8>)>,
@@ -53,7 +56,7 @@ impl Fragments {
             ring: ring::held(root)?,
             notes: Notes::open(root)?,
             held: Held::default(),
-            sender: Sender::open().context("cannot open a packet socket")?,
+            sender: FrameSender::open().context("cannot open a packet socket")?,
             shared,
             arrived: Vec::new(),
             rest: None,

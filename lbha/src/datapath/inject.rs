@@ -4,11 +4,6 @@
 //! from such a run needs native XDP on the way out, and a frame that fits one page. What it leaves to the kernel has to
 //! take that way, there is no other into the kernel's input.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-};
-
 use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 
 /// What the program has made of a frame.
@@ -64,45 +59,4 @@ pub fn pass(program: &Xdp, ifindex: u32, frame: &[u8]) -> Result<(), ProgramErro
             ..TestRunOptions::new()
         })
         .map(drop)
-}
-
-/// Sends frames as they are. It receives none.
-#[derive(Debug)]
-pub struct Sender(OwnedFd);
-
-impl Sender {
-    pub fn open() -> io::Result<Self> {
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just given us this descriptor.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// Sends a frame out of an interface.
-    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        let Some(&ethertype) = frame.get(12..).and_then(<[u8]>::first_chunk) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        // SAFETY: plain integers, for which 0 is a value.
-        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_protocol = u16::from_ne_bytes(ethertype);
-        to.sll_ifindex = ifindex as i32;
-        // SAFETY: both live over the call, and the lengths are theirs.
-        let sent = unsafe {
-            libc::sendto(
-                self.0.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const to).cast(),
-                size_of_val(&to) as libc::socklen_t,
-            )
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
 }

@@ -42,4 +42,5 @@ pub use keeper::{Answer, Keeper, Watch};
 pub use monitor::{Monitor, MonitorError, MonitorOptions};
 pub use neigh::{NeighbourError, NeighbourKeeper, Neighbours};
 pub use prefix::{Family, IpPrefix, PrefixError};
+pub use raw::FrameSender;
 pub use state::NetState;

@@ -1,5 +1,5 @@
-//! The packet sockets that questions to neighbours leave from and answers come back to: the only unsafe code of this
-//! module.
+//! Packet sockets: those that questions to neighbours leave from and answers come back to, and one that sends whole
+//! frames. The only unsafe code of this module.
 
 use std::io;
 use std::mem;
@@ -37,31 +37,16 @@ impl PacketSocket {
         // With protocol 0 nothing is received until `bind`, when the filter is in place.
         // SOCK_DGRAM: the kernel writes and strips the Ethernet header.
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: no pointers; the result is checked.
-        let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
-        // SAFETY: `fd` is open, and nothing else owns it.
-        let socket = PacketSocket { fd: unsafe { OwnedFd::from_raw_fd(fd) }, protocol };
+        let socket = PacketSocket { fd: socket(kind)?, protocol };
         socket.attach_filter()?;
         let any = protocol.link_address(0, None);
         // SAFETY: `any` lives through the call, and the length is its size.
-        check(unsafe { libc::bind(fd, (&raw const any).cast(), address_len()) })?;
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const any).cast(), address_len()) })?;
         Ok(socket)
     }
 
     pub fn send(&self, ifindex: IfIndex, to: Mac, packet: &[u8]) -> io::Result<()> {
-        let to = self.protocol.link_address(ifindex, Some(to));
-        // SAFETY: both pointers are valid for the lengths given, through the call.
-        let sent = unsafe {
-            libc::sendto(
-                self.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                0,
-                (&raw const to).cast(),
-                address_len(),
-            )
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        send_to(&self.fd, packet, &self.protocol.link_address(ifindex, Some(to)))
     }
 
     /// Reads one packet; returns the device that it came from and its length.
@@ -101,6 +86,24 @@ impl PacketSocket {
             )
         })?;
         Ok(())
+    }
+}
+
+/// Sends frames as they are, and receives none. Needs CAP_NET_RAW.
+#[derive(Debug)]
+pub struct FrameSender(OwnedFd);
+
+impl FrameSender {
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(socket(libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?))
+    }
+
+    /// Sends a frame, its Ethernet header included, out of a device.
+    pub fn send(&self, ifindex: IfIndex, frame: &[u8]) -> io::Result<()> {
+        let Some(&ethertype) = frame.get(12..).and_then(<[u8]>::first_chunk) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        send_to(&self.0, frame, &link_address(u16::from_be_bytes(ethertype), ifindex, None))
     }
 }
 
@@ -149,18 +152,45 @@ impl Protocol {
             Protocol::Arp => libc::ETH_P_ARP,
             Protocol::Ndp => libc::ETH_P_IPV6,
         };
-        let mut sll_addr = [0; 8];
-        sll_addr[..6].copy_from_slice(&mac.unwrap_or_default());
-        libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: (ethertype as u16).to_be(),
-            sll_ifindex: ifindex.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 6,
-            sll_addr,
-        }
+        link_address(ethertype as u16, ifindex, mac)
     }
+}
+
+fn link_address(ethertype: u16, ifindex: IfIndex, mac: Option<Mac>) -> libc::sockaddr_ll {
+    let mut sll_addr = [0; 8];
+    sll_addr[..6].copy_from_slice(&mac.unwrap_or_default());
+    libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: ethertype.to_be(),
+        sll_ifindex: ifindex.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr,
+    }
+}
+
+/// With protocol 0: nothing is received until `bind`.
+fn socket(kind: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: `fd` is open, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn send_to(socket: &OwnedFd, bytes: &[u8], to: &libc::sockaddr_ll) -> io::Result<()> {
+    // SAFETY: both pointers are valid for the lengths given, through the call.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            core::ptr::from_ref(to).cast(),
+            address_len(),
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn address_len() -> libc::socklen_t {
